@@ -1,0 +1,58 @@
+//! What can go wrong below the handlers, said in terms of the dependency and never of the library.
+//!
+//! Cheap to clone, because one failed cache load is shared by everyone who waited for it.
+
+use std::sync::Arc;
+
+/// A failure of a database or of Redis.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The dependency could not be reached, refused, or had no free connection in time.
+    #[error("{dependency} is unavailable")]
+    Unavailable {
+        /// Which one: `postgres-primary`, `postgres-replica`, `redis`.
+        dependency: &'static str,
+        /// What it said, where it said something.
+        #[source]
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The request's deadline passed before an answer came.
+    #[error("the deadline passed while waiting for {dependency}")]
+    Deadline {
+        /// Which dependency was asked.
+        dependency: &'static str,
+    },
+    /// A constraint of the schema refused the statement.
+    #[error("the constraint {name} refused the statement")]
+    Constraint {
+        /// The constraint's name in the schema.
+        name: String,
+        /// What Postgres said.
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
+    /// Postgres answered with an error that no caller expects: a bug.
+    #[error("the statement failed")]
+    Statement(#[source] Arc<sqlx::Error>),
+    /// Redis answered with an error that no caller expects: a bug.
+    #[error("the Redis command failed")]
+    Command(#[source] Arc<deadpool_redis::redis::RedisError>),
+}
+
+impl Error {
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Deadline { .. } => true,
+            Self::Constraint { .. } | Self::Statement(_) | Self::Command(_) => false,
+        }
+    }
+
+    /// The constraint that refused the statement, to be mapped where the SQL stands.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Constraint { name, .. } => Some(name),
+            Self::Unavailable { .. } | Self::Deadline { .. } | Self::Statement(_) | Self::Command(_) => None,
+        }
+    }
+}
