@@ -2,5 +2,7 @@
 //! levels, and the session store. Knows neither axum nor any feature of the shop.
 
 mod error;
+pub mod migrate;
+pub mod postgres;
 
 pub use error::Error;
