@@ -32,7 +32,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Counts a request until the returned guard goes, with the last byte of its response.
+    /// Counts a request until the returned guard goes.
     pub fn begin(self: &Arc<Self>, version: http::Version) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -44,6 +44,11 @@ impl Activity {
 
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request has begun yet.
+    pub fn is_fresh(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == 0
     }
 
     pub fn is_http2(&self) -> bool {
@@ -147,6 +152,8 @@ impl TimedStream {
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write_since = None;
+            // A client that takes what hyper has buffered is not idle, though its request has been answered.
+            self.quiet_since = Instant::now();
             return written;
         }
         let limit = *self.write_since.get_or_insert_with(Instant::now) + self.patience.write;
