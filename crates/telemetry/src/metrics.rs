@@ -145,13 +145,15 @@ fn count(number: usize) -> f64 {
     number as f64
 }
 
+type Read = fn(&Handle) -> usize;
+
 /// The tokio runtimes of the process.
 #[derive(Debug)]
 struct Runtimes(Vec<(&'static str, Handle)>);
 
 impl Collector for Runtimes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let gauges: [(&str, &str, fn(&Handle) -> usize); 3] = [
+        let gauges: [(&str, &str, Read); 3] = [
             ("tokio_workers", "Worker threads", |runtime| {
                 runtime.metrics().num_workers()
             }),
