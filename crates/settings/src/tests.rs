@@ -214,110 +214,111 @@ fn text_from_the_environment_becomes_what_its_field_accepts() {
     assert_eq!(loaded.settings.postgres.replica_urls, ["one", "two"]);
 }
 
+/// A variable, its value, and what the one fault must say.
+const FAULTY: &[(&str, &str, &[&str])] = &[
+    (
+        "HOLDFAST__HTTP__LISTN",
+        "x",
+        &[
+            "http.listn",
+            "env HOLDFAST__HTTP__LISTN",
+            "mean http.listen (env HOLDFAST__HTTP__LISTEN)",
+        ],
+    ),
+    (
+        "HOLDFAST__ENTIRELY__ELSE",
+        "x",
+        &["entirely.else", "not a setting", "check-config"],
+    ),
+    (
+        "HOLDFAST__HTTP",
+        "x",
+        &["http (env HOLDFAST__HTTP)", "is a section"],
+    ),
+    (
+        "HOLDFAST__HTTP__WORKERS",
+        "many",
+        &[
+            "http.workers = \"many\"",
+            "env HOLDFAST__HTTP__WORKERS",
+            "must be an integer",
+        ],
+    ),
+    (
+        "HOLDFAST__HTTP__WORKERS",
+        "-1",
+        &["http.workers = \"-1\"", "must not be negative"],
+    ),
+    (
+        "HOLDFAST__HTTP__WORKERS",
+        "99999",
+        &["http.workers = \"99999\"", "must be "],
+    ),
+    (
+        "HOLDFAST__HTTP__WORKERS",
+        "65",
+        &["http.workers = 65", "must not be greater than 64"],
+    ),
+    (
+        "HOLDFAST__HTTP__COMPRESS",
+        "perhaps",
+        &["http.compress = \"perhaps\"", "must be a boolean"],
+    ),
+    (
+        "HOLDFAST__HTTP__FORMAT",
+        "xml",
+        &["http.format = \"xml\"", "auto", "json"],
+    ),
+    (
+        "HOLDFAST__HTTP__READ_DEADLINE",
+        "5 parsecs",
+        &[
+            "http.read_deadline = \"5 parsecs\"",
+            "duration such as 250ms",
+        ],
+    ),
+    (
+        "HOLDFAST__POSTGRES__REPLICA_URLS",
+        "good,x",
+        &["postgres.replica_urls = [\"good\",\"x\"]", "[1] length"],
+    ),
+    (
+        "HOLDFAST__POSTGRES__ATTEMPT_TIMEOUT",
+        "3s",
+        &[
+            "postgres.attempt_timeout = \"3s\" (env",
+            "http.read_deadline = \"2s\" (built-in default)",
+            "shorter",
+        ],
+    ),
+    (
+        "HOLDFAST__POSTGRES__PRIMARY_URL_FILE",
+        "/nowhere",
+        &[
+            "postgres.primary_url (file /nowhere named by env",
+            "cannot be read",
+        ],
+    ),
+    (
+        "HOLDFAST__POSTGRES__PRIMARY_URL_FILE",
+        "/dev/null",
+        &["is not a file"],
+    ),
+    (
+        "HOLDFAST_CONFIG_FILE",
+        "/nowhere.toml",
+        &["file /nowhere.toml: cannot be read"],
+    ),
+    (
+        "HOLDFAST_PROFILE",
+        "prd",
+        &["HOLDFAST_PROFILE = \"prd\"", "dev, prod"],
+    ),
+];
+
 #[test]
 fn every_fault_names_its_setting_its_origin_and_what_is_allowed() {
-    let table: &[(&str, &str, &[&str])] = &[
-        (
-            "HOLDFAST__HTTP__LISTN",
-            "x",
-            &[
-                "http.listn",
-                "env HOLDFAST__HTTP__LISTN",
-                "mean http.listen (env HOLDFAST__HTTP__LISTEN)",
-            ],
-        ),
-        (
-            "HOLDFAST__ENTIRELY__ELSE",
-            "x",
-            &["entirely.else", "not a setting", "check-config"],
-        ),
-        (
-            "HOLDFAST__HTTP",
-            "x",
-            &["http (env HOLDFAST__HTTP)", "is a section"],
-        ),
-        (
-            "HOLDFAST__HTTP__WORKERS",
-            "many",
-            &[
-                "http.workers = \"many\"",
-                "env HOLDFAST__HTTP__WORKERS",
-                "must be an integer",
-            ],
-        ),
-        (
-            "HOLDFAST__HTTP__WORKERS",
-            "-1",
-            &["http.workers = \"-1\"", "must not be negative"],
-        ),
-        (
-            "HOLDFAST__HTTP__WORKERS",
-            "99999",
-            &["http.workers = \"99999\"", "must be "],
-        ),
-        (
-            "HOLDFAST__HTTP__WORKERS",
-            "65",
-            &["http.workers = 65", "must not be greater than 64"],
-        ),
-        (
-            "HOLDFAST__HTTP__COMPRESS",
-            "perhaps",
-            &["http.compress = \"perhaps\"", "must be a boolean"],
-        ),
-        (
-            "HOLDFAST__HTTP__FORMAT",
-            "xml",
-            &["http.format = \"xml\"", "auto", "json"],
-        ),
-        (
-            "HOLDFAST__HTTP__READ_DEADLINE",
-            "5 parsecs",
-            &[
-                "http.read_deadline = \"5 parsecs\"",
-                "duration such as 250ms",
-            ],
-        ),
-        (
-            "HOLDFAST__POSTGRES__REPLICA_URLS",
-            "good,x",
-            &["postgres.replica_urls = [\"good\",\"x\"]", "[1] length"],
-        ),
-        (
-            "HOLDFAST__POSTGRES__ATTEMPT_TIMEOUT",
-            "3s",
-            &[
-                "postgres.attempt_timeout = \"3s\" (env",
-                "http.read_deadline = \"2s\" (built-in default)",
-                "shorter",
-            ],
-        ),
-        (
-            "HOLDFAST__POSTGRES__PRIMARY_URL_FILE",
-            "/nowhere",
-            &[
-                "postgres.primary_url (file /nowhere named by env",
-                "cannot be read",
-            ],
-        ),
-        (
-            "HOLDFAST__POSTGRES__PRIMARY_URL_FILE",
-            "/dev/null",
-            &["is not a file"],
-        ),
-        (
-            "HOLDFAST_CONFIG_FILE",
-            "/nowhere.toml",
-            &["file /nowhere.toml: cannot be read"],
-        ),
-        (
-            "HOLDFAST_PROFILE",
-            "prd",
-            &["HOLDFAST_PROFILE = \"prd\"", "dev, prod"],
-        ),
-    ];
-
-    for (name, value, expected) in table {
+    for (name, value, expected) in FAULTY {
         let text = faults(&[(name, value)]);
 
         assert_eq!(

@@ -1,7 +1,11 @@
 //! The trace context of a request: read from the caller, decided on, logged, and passed on.
 
+#[cfg(test)]
+mod collector;
 mod export;
 mod parent;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::fmt::Display;
