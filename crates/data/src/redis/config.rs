@@ -35,7 +35,8 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(50), Duration::from_secs(60))))]
     pub reconnect_delay_max: Duration,
-    /// Commands that fail in a row, on one connection, before it is abandoned and callers are refused at once.
+    /// Failures in a row, on one connection, before it is abandoned and callers are refused at once. Commands
+    /// that fail side by side count as one.
     #[garde(range(min = 1, max = 100))]
     pub failures_max: u32,
     /// Commands under way at once, over the one connection. More wait within `command_timeout`.
