@@ -5,6 +5,8 @@ pub mod cache;
 mod error;
 mod jitter;
 mod limits;
+pub mod migrate;
+pub mod postgres;
 pub mod redis;
 pub mod sessions;
 

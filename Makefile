@@ -1,0 +1,51 @@
+# Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast check lint walls deny docs sql sql-check migration fmt setup build
+BIN := $(or $(CARGO_TARGET_DIR),target)/debug
+STACK = $(BIN)/devstack exec --
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Start Postgres with a standby, Redis and the service on real data; Ctrl-C stops all
+	@$(STACK) deploy/run.sh
+
+test: build ## Run every test, against real servers
+	$(STACK) cargo test --workspace --no-fail-fast
+
+test-fast: ## Run the tests that need no server
+	cargo test --workspace --lib --bins -- --skip http_tests
+
+check: lint walls deny docs sql-check ## Everything CI asks before the tests
+
+lint: ## Formatting and clippy, warnings refused
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+walls: ## Which crate may use which
+	cargo test --workspace --test it --quiet -- walls::
+
+deny: ## Licences, sources, banned and doubled dependencies
+	deploy/tools.sh && cargo fetch --locked --quiet
+	$(BIN)/../tools/bin/cargo-deny --offline --workspace check --hide-inclusion-graph bans licenses sources
+
+docs: ## The documentation of every item, warnings refused
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+
+sql: build ## Write .sqlx/ anew after a change to a statement or a migration
+	@$(STACK) deploy/sql.sh
+
+sql-check: build
+	@$(STACK) deploy/sql.sh --check
+
+migration: ## Create a migration: make migration name=create_notes
+	@deploy/migration.sh '$(name)'
+
+fmt: ## Format the code
+	cargo fmt --all
+
+setup: ## Install Postgres and Redis where they are missing
+	@deploy/setup.sh
+
+build: setup
+	cargo build --workspace

@@ -1,0 +1,3 @@
+//! What holds for the whole process and the whole workspace.
+
+mod walls;
