@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prometheus_client::registry::Registry;
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -110,12 +111,12 @@ impl Server {
     pub fn watched(&self, config: &Config) -> Watched {
         let mut registry = Registry::default();
         let redis = Redis::new(config, &mut registry).expect("the URL is one");
-        let shutdown = CancellationToken::new();
-        tokio::spawn(redis.clone().watch(shutdown.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(redis.clone().watch(CancellationToken::new()));
         Watched {
             redis,
             registry,
-            _shutdown: shutdown.drop_guard(),
+            _tasks: tasks,
         }
     }
 
@@ -174,7 +175,7 @@ impl Server {
 pub struct Watched {
     pub redis: Redis,
     pub registry: Registry,
-    _shutdown: tokio_util::sync::DropGuard,
+    _tasks: JoinSet<()>,
 }
 
 impl Watched {
