@@ -52,7 +52,10 @@ impl Error {
     pub fn constraint(&self) -> Option<&str> {
         match self {
             Self::Constraint { name, .. } => Some(name),
-            Self::Unavailable { .. } | Self::Deadline { .. } | Self::Statement(_) | Self::Command(_) => None,
+            Self::Unavailable { .. }
+            | Self::Deadline { .. }
+            | Self::Statement(_)
+            | Self::Command(_) => None,
         }
     }
 }

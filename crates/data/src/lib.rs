@@ -1,6 +1,13 @@
 //! Everything that is kept: Postgres behind a router of primary and replicas, Redis, the cache over both
 //! levels, and the session store. Knows neither axum nor any feature of the shop.
 
+pub mod cache;
 mod error;
+mod jitter;
+mod limits;
+pub mod migrate;
+pub mod postgres;
+pub mod redis;
+pub mod sessions;
 
 pub use error::Error;

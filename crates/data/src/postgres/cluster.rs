@@ -1,0 +1,182 @@
+//! The primary and its replicas, and the choice between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::config::{self, Config};
+use super::db::Db;
+use super::metrics::{Instruments, PoolGauges, in_use_and_idle};
+use super::node::{Node, Role};
+
+/// The Postgres servers of the service. Cheap to clone; one per process.
+#[derive(Clone, Debug)]
+pub struct Cluster(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) primary: Arc<Node>,
+    pub(super) replicas: Vec<Arc<Node>>,
+    /// Bounds the reads that the primary takes in the place of replicas.
+    pub(super) fallback: Semaphore,
+    pub(super) metrics: Instruments,
+    pub(super) config: Config,
+}
+
+/// A setting that is not the URL of a Postgres database.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} is not the URL of a Postgres database")]
+pub struct InvalidUrl {
+    key: String,
+}
+
+/// What is known of one node, for probes and people.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct NodeStatus {
+    /// `postgres-primary`, `postgres-replica-0` …, the same as the `pool` label in metrics.
+    pub name: String,
+    /// What it is configured to be.
+    pub role: Role,
+    /// Whether requests are sent to it.
+    pub healthy: bool,
+    /// Whether it replays another's log, as last seen. A primary must not.
+    pub in_recovery: Option<bool>,
+    /// How far behind the primary it was, as last seen.
+    pub lag: Option<Duration>,
+    /// The newest applied migration, as last seen.
+    pub schema_version: Option<i64>,
+    /// Time since the last background check. None before the first.
+    pub checked_ago: Option<Duration>,
+    /// Why the last check failed, without anything secret.
+    pub error: Option<String>,
+    /// Connections in use.
+    pub in_use: usize,
+    /// Connections waiting for use.
+    pub idle: usize,
+    /// Connections it may open.
+    pub max: usize,
+}
+
+impl Cluster {
+    /// A cluster with empty pools. Connects to nothing: connections are opened when they are needed.
+    ///
+    /// # Errors
+    /// When a URL cannot be read; names the setting.
+    pub fn new(config: &Config, registry: &mut Registry) -> Result<Self, InvalidUrl> {
+        let metrics = Instruments::register(registry);
+        let node = |name: String, role, url| Node::new(name, role, url, config, &metrics);
+        let primary = node(
+            "postgres-primary".to_owned(),
+            Role::Primary,
+            url("postgres.primary_url".to_owned(), &config.primary_url)?,
+        );
+        let replicas = config
+            .replica_urls
+            .iter()
+            .enumerate()
+            .map(|(index, secret)| {
+                let url = url(format!("postgres.replica_urls[{index}]"), secret)?;
+                Ok(node(
+                    format!("postgres-replica-{index}"),
+                    Role::Replica,
+                    url,
+                ))
+            });
+        let replicas = replicas.collect::<Result<_, _>>()?;
+        let fallback = Semaphore::new(config.fallback_reads_max);
+        let inner = Arc::new(Inner {
+            primary,
+            replicas,
+            fallback,
+            metrics,
+            config: config.clone(),
+        });
+        registry.register_collector(Box::new(PoolGauges(Arc::downgrade(&inner))));
+        Ok(Self(inner))
+    }
+
+    /// The database as one request sees it: nothing is begun after `deadline`, and nothing is waited for beyond it.
+    pub fn db(&self, deadline: Instant) -> Db {
+        Db::new(self.clone(), deadline)
+    }
+
+    /// What is known of each node, the primary first. Answers from memory.
+    pub fn status(&self) -> Vec<NodeStatus> {
+        self.0.nodes().map(status).collect()
+    }
+
+    /// The newest migration that the background check saw applied, on the primary if it was ever seen. None before.
+    pub fn schema_version(&self) -> Option<i64> {
+        self.0
+            .nodes()
+            .find_map(|node| node.health.last_check().schema_version)
+    }
+}
+
+impl Inner {
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        std::iter::once(&self.primary).chain(&self.replicas)
+    }
+
+    /// The replica for the next read: the less loaded of two random healthy ones. When none is healthy it is the primary's
+    /// turn (None); but a primary that is down itself leaves even a doubtful replica the better choice.
+    pub(super) fn replica(&self) -> Option<&Arc<Node>> {
+        let healthy = |node: &&Arc<Node>| node.health.is_fit_for_reads();
+        let (first, second) = match self.replicas.as_slice() {
+            [] => return None,
+            [only] => (Some(only).filter(healthy), None),
+            several => pick_two(several, healthy),
+        };
+        match (first, second) {
+            (Some(a), Some(b)) => Some(if b.load() < a.load() { b } else { a }),
+            (Some(one), None) | (None, Some(one)) => Some(one),
+            (None, None) if self.primary.health.is_up() => None,
+            (None, None) => fastrand::choice(&self.replicas),
+        }
+    }
+}
+
+/// Two different random members that satisfy `wanted`, as far as there are any.
+fn pick_two<T>(from: &[T], wanted: impl Fn(&&T) -> bool + Copy) -> (Option<&T>, Option<&T>) {
+    let start = fastrand::usize(..from.len());
+    let (before, after) = from.split_at(start);
+    let mut candidates = after.iter().chain(before).filter(wanted);
+    let first = candidates.next();
+    let rest = candidates.clone().count();
+    let second = if rest > 0 {
+        candidates.nth(fastrand::usize(..rest))
+    } else {
+        None
+    };
+    (first, second)
+}
+
+fn url(key: String, secret: &SecretString) -> Result<PgConnectOptions, InvalidUrl> {
+    config::parse(secret).ok_or(InvalidUrl { key })
+}
+
+fn status(node: &Arc<Node>) -> NodeStatus {
+    let (in_use, idle) = in_use_and_idle(node);
+    let check = node.health.last_check().clone();
+    NodeStatus {
+        name: node.name.clone(),
+        role: node.role,
+        healthy: match node.role {
+            Role::Primary => node.health.is_up(),
+            Role::Replica => node.health.is_fit_for_reads(),
+        },
+        in_recovery: check.in_recovery,
+        lag: check.lag,
+        schema_version: check.schema_version,
+        checked_ago: check.at.map(|at| at.elapsed()),
+        error: check.error,
+        in_use,
+        idle,
+        max: node.pool.status().max_size,
+    }
+}

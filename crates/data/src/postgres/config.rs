@@ -1,0 +1,194 @@
+//! Settings of the Postgres cluster, with the built-in defaults.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use garde::Validate;
+use humantime_serde::re::humantime::format_duration;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+use sqlx::postgres::PgConnectOptions;
+
+/// Where the Postgres nodes are and how long and how much may be asked of them.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// URL of the primary, which takes every write.
+    #[serde(serialize_with = "masked")]
+    #[garde(custom(postgres_url))]
+    pub primary_url: SecretString,
+    /// URLs of the streaming replicas, which take the reads. None: the primary takes them.
+    #[serde(serialize_with = "masked_list")]
+    #[garde(length(max = 16), inner(custom(postgres_url)))]
+    pub replica_urls: Vec<SecretString>,
+    /// Connections this process opens to the primary at most.
+    #[garde(range(min = 1, max = 1000))]
+    pub primary_connections_max: usize,
+    /// Connections this process opens to each replica at most.
+    #[garde(range(min = 1, max = 1000))]
+    pub replica_connections_max: usize,
+    /// How many reads may use the primary at once in the place of a replica, so that a dead replica leaves it room to write.
+    #[garde(range(min = 1, max = 1000))]
+    pub fallback_reads_max: usize,
+    /// How long a request waits for a free connection.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(MILLISECOND, MINUTE)))]
+    pub acquire_timeout: Duration,
+    /// How long opening a connection may take, authentication included.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(MILLISECOND, MINUTE)))]
+    pub connect_timeout: Duration,
+    /// How long a replica may take for one read, waiting for a connection included, before the primary is asked.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(MILLISECOND, MINUTE)))]
+    pub replica_timeout: Duration,
+    /// How long one statement on the primary may take, waiting for a connection included. Also the server's own limit
+    /// (`statement_timeout`) on every node, for the case that it never learns that we gave up.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(MILLISECOND, HOUR)))]
+    pub statement_timeout: Duration,
+    /// How long a statement may wait for a lock (`lock_timeout` in the server).
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(MILLISECOND, HOUR)))]
+    pub lock_timeout: Duration,
+    /// How long a transaction may sit between two statements before the server ends it
+    /// (`idle_in_transaction_session_timeout`).
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(MILLISECOND, HOUR)))]
+    pub idle_in_transaction_timeout: Duration,
+    /// How long an unused connection is kept. Below what firewalls on the way tolerate.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(SECOND, DAY)))]
+    pub idle_timeout: Duration,
+    /// How old a connection grows; up to a fifth less, at random, so that they do not all end at once.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(SECOND, DAY)))]
+    pub lifetime_max: Duration,
+    /// How many prepared statements each connection keeps.
+    #[garde(range(min = 1, max = 10_000))]
+    pub statement_cache_max: usize,
+    /// How often the background check looks at each node.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(Duration::from_millis(10), MINUTE)))]
+    pub check_interval: Duration,
+    /// How long one background check may take.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(Duration::from_millis(10), MINUTE)))]
+    pub check_timeout: Duration,
+    /// How far a replica may be behind the primary and still take reads.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(within(Duration::from_millis(100), HOUR)))]
+    pub lag_max: Duration,
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            primary_url: SecretString::from("postgres://holdfast:holdfast@127.0.0.1:5432/holdfast"),
+            replica_urls: Vec::new(),
+            primary_connections_max: 16,
+            replica_connections_max: 16,
+            fallback_reads_max: 12,
+            acquire_timeout: Duration::from_millis(250),
+            connect_timeout: Duration::from_millis(500),
+            replica_timeout: Duration::from_millis(200),
+            statement_timeout: SECOND,
+            lock_timeout: Duration::from_millis(800),
+            idle_in_transaction_timeout: Duration::from_secs(5),
+            idle_timeout: 5 * MINUTE,
+            lifetime_max: 30 * MINUTE,
+            statement_cache_max: 256,
+            check_interval: SECOND,
+            check_timeout: Duration::from_millis(500),
+            lag_max: SECOND,
+        }
+    }
+}
+
+/// Reads a connection URL. The parser's complaint is dropped: it may quote the part with the password.
+pub(super) fn parse(url: &SecretString) -> Option<PgConnectOptions> {
+    let url = url.expose_secret();
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return None;
+    }
+    PgConnectOptions::from_str(url).ok()
+}
+
+fn postgres_url(url: &SecretString, _: &()) -> garde::Result {
+    match parse(url) {
+        Some(_) => Ok(()),
+        None => Err(garde::Error::new(
+            "must be a URL like postgres://user:password@host:5432/database",
+        )),
+    }
+}
+
+fn within(min: Duration, max: Duration) -> impl FnOnce(&Duration, &()) -> garde::Result {
+    move |value, ()| {
+        if (min..=max).contains(value) {
+            return Ok(());
+        }
+        let (min, max) = (format_duration(min), format_duration(max));
+        Err(garde::Error::new(format!(
+            "must be between {min} and {max}"
+        )))
+    }
+}
+
+fn masked<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("********")
+}
+
+fn masked_list<S: Serializer>(secrets: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(|_| "********"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_allowed() {
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_refused_value_is_named_with_what_is_allowed() {
+        let config = Config {
+            replica_urls: vec![SecretString::from("mysql://user:hunter2@host/db")],
+            acquire_timeout: Duration::ZERO,
+            ..Config::default()
+        };
+
+        let report = config.validate().unwrap_err().to_string();
+
+        assert!(
+            report.contains("acquire_timeout: must be between 1ms and 1m"),
+            "{report}"
+        );
+        assert!(
+            report.contains("replica_urls[0]: must be a URL like postgres://"),
+            "{report}"
+        );
+        assert!(!report.contains("hunter2"), "{report}");
+    }
+
+    #[test]
+    fn secrets_appear_neither_in_debug_nor_in_serialized_form() {
+        let config = Config {
+            replica_urls: vec![SecretString::from("postgres://user:hunter2@host/db")],
+            primary_url: SecretString::from("postgres://user:hunter2@host/db"),
+            ..Config::default()
+        };
+
+        let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

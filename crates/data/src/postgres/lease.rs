@@ -1,0 +1,155 @@
+//! A connection in someone's hands. Whatever happens to its holder, it goes back to the pool only in a known, clean state.
+
+use std::sync::Arc;
+
+use deadpool::managed::Object;
+use tokio::time::Instant;
+
+use super::failure::{Cause, Failure};
+use super::limit::Limit;
+use super::node::Node;
+use super::pool::Opener;
+use super::rows::{Exchange, Plain};
+
+/// Where the conversation with the server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Between statements, outside a transaction.
+    Clean,
+    /// Between statements, inside a transaction: locks may be held.
+    Transaction,
+    /// A statement was sent and its answer has not been read.
+    Busy,
+    /// The last statement left the connection unusable.
+    Broken(Cause),
+}
+
+/// The guard of a checked-out connection. Dropped in any state but `Clean`, it closes the connection instead of returning it;
+/// the pool's permit comes back in both cases, at once and without I/O.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// Empty only while dropping.
+    connection: Option<Object<Opener>>,
+    node: Arc<Node>,
+    state: State,
+}
+
+impl Lease {
+    pub(super) fn new(connection: Object<Opener>, node: Arc<Node>) -> Self {
+        Self {
+            connection: Some(connection),
+            node,
+            state: State::Clean,
+        }
+    }
+
+    /// Whether the connection was used before, and so may have died unnoticed since.
+    pub(super) fn is_reused(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| Object::metrics(connection).recycled.is_some())
+    }
+
+    /// Whether a transaction is open and nothing is under way in it.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.state == State::Transaction
+    }
+
+    /// Sends one statement and reads its answer.
+    pub(super) async fn run<E: Exchange>(
+        &mut self,
+        exchange: E,
+        limit: Limit,
+    ) -> Result<E::Answer, Failure> {
+        limit.remaining()?;
+        let before = std::mem::replace(&mut self.state, State::Busy);
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(Cause::Lost.into());
+        };
+        let started = Instant::now();
+        let answer = limit
+            .bound(async { Ok(exchange.run(&mut connection.inner).await?) })
+            .await;
+        self.node
+            .metrics
+            .statement
+            .observe(started.elapsed().as_secs_f64());
+        match &answer {
+            Ok(_) => {
+                self.state = before;
+                self.node.succeeded();
+            }
+            Err(failure) if failure.cause.spares_the_connection() => self.state = before,
+            Err(failure) => self.break_with(failure.cause),
+        }
+        answer
+    }
+
+    /// Opens a transaction. From here on only `commit` and `roll_back` make the connection reusable.
+    pub(super) async fn begin(&mut self, limit: Limit) -> Result<(), Failure> {
+        self.run(Plain("begin"), limit).await?;
+        self.state = State::Transaction;
+        Ok(())
+    }
+
+    /// Commits. A refusal by the server ends the transaction too.
+    pub(super) async fn commit(&mut self, limit: Limit) -> Result<(), Failure> {
+        self.end("commit", limit).await
+    }
+
+    /// Rolls back.
+    pub(super) async fn roll_back(&mut self, limit: Limit) -> Result<(), Failure> {
+        self.end("rollback", limit).await
+    }
+
+    async fn end(&mut self, statement: &'static str, limit: Limit) -> Result<(), Failure> {
+        let outcome = self.run(Plain(statement), limit).await;
+        if self.state == State::Transaction
+            && outcome.as_ref().err().is_none_or(|f| f.source.is_some())
+        {
+            self.state = State::Clean;
+        }
+        outcome
+    }
+
+    fn break_with(&mut self, cause: Cause) {
+        self.state = State::Broken(cause);
+        if cause == Cause::Lost
+            && let Some(connection) = &self.connection
+        {
+            self.node.retire(connection);
+        }
+        if cause.blames_the_node() {
+            self.node.failed(cause);
+        }
+    }
+
+    /// Why the connection must not be used again, if it must not.
+    fn eviction(&self) -> Option<&'static str> {
+        match self.state {
+            State::Clean => {
+                let is_retired = self
+                    .connection
+                    .as_ref()
+                    .is_some_and(|connection| !self.node.is_current(connection));
+                is_retired.then_some("retired")
+            }
+            State::Transaction => Some("transaction"),
+            State::Busy => Some("abandoned"),
+            State::Broken(cause) => Some(cause.label()),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(reason) = self.eviction() else {
+            return;
+        };
+        if let Some(connection) = self.connection.take() {
+            // Closes the socket; the server notices within client_connection_check_interval.
+            drop(Object::take(connection));
+            self.node.metrics.evicted(reason);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Postgres: one primary, any number of streaming replicas, and the choice between them by type.
+//!
+//! A statement that runs out of time is not cancelled by a request of its own: its connection is closed, and the server,
+//! which looks every half second whether its client is still there (`client_connection_check_interval`, PostgreSQL
+//! documentation, "Connections and Authentication"), stops it then. `statement_timeout` is the bound behind that.
+
+mod cluster;
+mod config;
+mod db;
+mod failure;
+mod health;
+mod lease;
+mod limit;
+mod metrics;
+mod node;
+mod pool;
+mod rows;
+mod transaction;
+
+pub use cluster::{Cluster, InvalidUrl, NodeStatus};
+pub use config::Config;
+pub use db::{Db, Reader, Writer};
+pub use node::Role;
+pub use rows::{Command, Rows};
+pub use transaction::{Committed, Tx};

@@ -1,0 +1,228 @@
+//! One Postgres server: its pool, its health, its instruments.
+
+use std::sync::Arc;
+
+use deadpool::managed::{PoolError, QueueMode, TimeoutType, Timeouts};
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::Instant;
+
+use super::config::Config;
+use super::failure::{Cause, Failure};
+use super::health::Health;
+use super::lease::Lease;
+use super::limit::Limit;
+use super::metrics::{Instruments, NodeInstruments};
+use super::pool::{Connection, Opener, Pool, session_options};
+use super::rows::Exchange;
+
+/// What a node is configured to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes the writes.
+    Primary,
+    /// Takes reads.
+    Replica,
+}
+
+impl Role {
+    /// The node's name in errors.
+    pub(super) fn dependency(self) -> &'static str {
+        match self {
+            Self::Primary => "postgres-primary",
+            Self::Replica => "postgres-replica",
+        }
+    }
+}
+
+/// One Postgres server.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) pool: Pool,
+    pub(super) health: Health,
+    pub(super) metrics: NodeInstruments,
+    timeouts: Timeouts,
+}
+
+impl Node {
+    /// A node with an empty pool. Opens nothing yet.
+    pub(super) fn new(
+        name: String,
+        role: Role,
+        url: PgConnectOptions,
+        config: &Config,
+        metrics: &Instruments,
+    ) -> Arc<Self> {
+        let options = session_options(url, config, role == Role::Replica);
+        let connections_max = match role {
+            Role::Primary => config.primary_connections_max,
+            Role::Replica => config.replica_connections_max,
+        };
+        let pool = Pool::builder(Opener::new(options, config))
+            .max_size(connections_max)
+            // The last one returned is taken first, so that a quiet pool grows idle ones old enough to be closed.
+            .queue_mode(QueueMode::Lifo)
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .expect("a runtime is given, the only thing the builder asks for");
+        let timeouts = Timeouts {
+            wait: Some(config.acquire_timeout),
+            create: Some(config.connect_timeout),
+            recycle: None,
+        };
+        let metrics = metrics.node(&name, role);
+        Arc::new(Self {
+            name,
+            role,
+            pool,
+            health: Health::default(),
+            metrics,
+            timeouts,
+        })
+    }
+
+    /// Runs one statement once.
+    pub(super) async fn once<E: Exchange>(
+        self: &Arc<Self>,
+        exchange: E,
+        limit: Limit,
+    ) -> Result<E::Answer, Failure> {
+        self.lease(limit).await?.run(exchange, limit).await
+    }
+
+    /// Runs one statement that changes nothing. Sends it again on a new connection when a pooled one turns out to have
+    /// died unnoticed.
+    pub(super) async fn read<E: Exchange>(
+        self: &Arc<Self>,
+        exchange: impl Fn() -> E,
+        limit: Limit,
+    ) -> Result<E::Answer, Failure> {
+        let mut lease = self.lease(limit).await?;
+        match lease.run(exchange(), limit).await {
+            Err(failure) if failure.cause == Cause::Lost && lease.is_reused() => {
+                drop(lease);
+                self.once(exchange(), limit).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// A connection with an open transaction. Safe to try again on a new connection, as nothing was done yet.
+    pub(super) async fn begin(self: &Arc<Self>, limit: Limit) -> Result<Lease, Failure> {
+        let mut lease = self.lease(limit).await?;
+        match lease.begin(limit).await {
+            Err(failure) if failure.cause == Cause::Lost && lease.is_reused() => {
+                drop(lease);
+                lease = self.lease(limit).await?;
+                lease.begin(limit).await?;
+            }
+            outcome => outcome?,
+        }
+        Ok(lease)
+    }
+
+    /// Takes a connection out of the pool, or opens one.
+    async fn lease(self: &Arc<Self>, limit: Limit) -> Result<Lease, Failure> {
+        let left = limit.remaining()?;
+        // Held until the connection is there: whoever gets one and a good answer brings the node back for all.
+        let _trial = match self.health.is_up() {
+            true => None,
+            false => Some(self.health.trial().ok_or(Cause::Down)?),
+        };
+        let started = Instant::now();
+        let timeouts = Timeouts {
+            wait: self.timeouts.wait.map(|wait| wait.min(left)),
+            ..self.timeouts
+        };
+        let outcome = limit
+            .bound(async { self.pool.timeout_get(&timeouts).await.map_err(open_failure) })
+            .await;
+        self.metrics.wait.observe(started.elapsed().as_secs_f64());
+        match outcome {
+            Ok(connection) => Ok(Lease::new(connection, self.clone())),
+            Err(failure) => Err(self.lease_failed(failure, limit)),
+        }
+    }
+
+    fn lease_failed(&self, failure: Failure, limit: Limit) -> Failure {
+        if failure.cause == Cause::Exhausted {
+            self.metrics.timeouts.inc();
+            // The wait was cut to what the deadline left.
+            return limit
+                .remaining()
+                .err()
+                .filter(|passed| passed.cause == Cause::Deadline)
+                .unwrap_or(failure);
+        }
+        if failure.cause.blames_the_node() {
+            self.failed(failure.cause);
+        }
+        failure
+    }
+
+    /// Notes a good answer.
+    pub(super) fn succeeded(&self) {
+        if self.health.succeeded() {
+            self.pool.manager().retire_all();
+            tracing::info!(node = self.name, "Postgres node is back");
+        }
+    }
+
+    /// Notes a failure that is the node's.
+    pub(super) fn failed(&self, cause: Cause) {
+        if self.health.failed() {
+            tracing::warn!(
+                node = self.name,
+                reason = cause.label(),
+                "Postgres node is taken out"
+            );
+            self.retire_all();
+        }
+    }
+
+    /// Ends the generation of a connection that was lost: its neighbours in the pool likely died with it.
+    pub(super) fn retire(&self, connection: &Connection) {
+        self.pool.manager().retire(connection);
+    }
+
+    /// Closes all idle connections, and the ones in use as they come back.
+    pub(super) fn retire_all(&self) {
+        self.pool.manager().retire_all();
+        self.close_unfit();
+    }
+
+    /// Closes the idle connections that would not be handed out any more.
+    pub(super) fn close_unfit(&self) {
+        let opener = self.pool.manager();
+        drop(
+            self.pool
+                .retain(|connection, metrics| opener.is_fit(connection, metrics)),
+        );
+    }
+
+    pub(super) fn is_current(&self, connection: &Connection) -> bool {
+        self.pool.manager().is_current(connection)
+    }
+
+    /// How many requests use or await a connection.
+    pub(super) fn load(&self) -> usize {
+        let status = self.pool.status();
+        status.size - status.available + status.waiting
+    }
+}
+
+fn open_failure(error: PoolError<sqlx::Error>) -> Failure {
+    match error {
+        PoolError::Timeout(TimeoutType::Wait) => Cause::Exhausted.into(),
+        PoolError::Backend(error) => Failure {
+            cause: Cause::Connect,
+            source: Some(error),
+        },
+        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
+        | PoolError::Closed
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_) => Cause::Connect.into(),
+    }
+}

@@ -1,0 +1,152 @@
+//! What can be run on a connection: sqlx's typed queries, and the ways to collect their rows.
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::query::{Map, Query, QueryAs, QueryScalar};
+use sqlx::{Error, Executor, FromRow, IntoArguments, Postgres};
+
+/// A query with typed rows: what `query_as!`, `query_scalar!` and a `query!` with columns make, and their unchecked forms.
+pub trait Rows: Send {
+    /// One row.
+    type Row: Send;
+
+    /// Runs the query and keeps the first row, if there is one.
+    fn first(
+        self,
+        connection: &mut PgConnection,
+    ) -> impl Future<Output = Result<Option<Self::Row>, Error>> + Send;
+
+    /// Runs the query and keeps every row.
+    fn all(
+        self,
+        connection: &mut PgConnection,
+    ) -> impl Future<Output = Result<Vec<Self::Row>, Error>> + Send;
+}
+
+/// A statement without rows: what a `query!` without columns makes.
+pub trait Command: Send {
+    /// Runs the statement and answers with the number of rows it changed.
+    fn rows_affected(
+        self,
+        connection: &mut PgConnection,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+}
+
+impl<'q, F, O, A> Rows for Map<'q, Postgres, F, A>
+where
+    F: FnMut(PgRow) -> Result<O, Error> + Send,
+    O: Send + Unpin,
+    A: 'q + Send + IntoArguments<Postgres>,
+{
+    type Row = O;
+
+    async fn first(self, connection: &mut PgConnection) -> Result<Option<O>, Error> {
+        self.fetch_optional(connection).await
+    }
+
+    async fn all(self, connection: &mut PgConnection) -> Result<Vec<O>, Error> {
+        self.fetch_all(connection).await
+    }
+}
+
+impl<'q, O, A> Rows for QueryAs<'q, Postgres, O, A>
+where
+    O: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    A: 'q + Send + IntoArguments<Postgres>,
+{
+    type Row = O;
+
+    async fn first(self, connection: &mut PgConnection) -> Result<Option<O>, Error> {
+        self.fetch_optional(connection).await
+    }
+
+    async fn all(self, connection: &mut PgConnection) -> Result<Vec<O>, Error> {
+        self.fetch_all(connection).await
+    }
+}
+
+impl<'q, O, A> Rows for QueryScalar<'q, Postgres, O, A>
+where
+    O: Send + Unpin,
+    (O,): Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    A: 'q + Send + IntoArguments<Postgres>,
+{
+    type Row = O;
+
+    async fn first(self, connection: &mut PgConnection) -> Result<Option<O>, Error> {
+        self.fetch_optional(connection).await
+    }
+
+    async fn all(self, connection: &mut PgConnection) -> Result<Vec<O>, Error> {
+        self.fetch_all(connection).await
+    }
+}
+
+impl<'q, A> Command for Query<'q, Postgres, A>
+where
+    A: 'q + Send + IntoArguments<Postgres>,
+{
+    async fn rows_affected(self, connection: &mut PgConnection) -> Result<u64, Error> {
+        Ok(self.execute(connection).await?.rows_affected())
+    }
+}
+
+/// One exchange with the server: a query together with what is wanted of its answer.
+pub(super) trait Exchange: Send {
+    type Answer: Send;
+
+    fn run(
+        self,
+        connection: &mut PgConnection,
+    ) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
+}
+
+/// Exactly one row is wanted; none is an error.
+pub(super) struct One<Q>(pub(super) Q);
+/// The first row is wanted, if there is one.
+pub(super) struct First<Q>(pub(super) Q);
+/// Every row is wanted.
+pub(super) struct All<Q>(pub(super) Q);
+/// The number of changed rows is wanted.
+pub(super) struct Affected<Q>(pub(super) Q);
+/// Plain text without parameters, such as `begin`.
+pub(super) struct Plain(pub(super) &'static str);
+
+impl<Q: Rows> Exchange for One<Q> {
+    type Answer = Q::Row;
+
+    async fn run(self, connection: &mut PgConnection) -> Result<Q::Row, Error> {
+        self.0.first(connection).await?.ok_or(Error::RowNotFound)
+    }
+}
+
+impl<Q: Rows> Exchange for First<Q> {
+    type Answer = Option<Q::Row>;
+
+    async fn run(self, connection: &mut PgConnection) -> Result<Option<Q::Row>, Error> {
+        self.0.first(connection).await
+    }
+}
+
+impl<Q: Rows> Exchange for All<Q> {
+    type Answer = Vec<Q::Row>;
+
+    async fn run(self, connection: &mut PgConnection) -> Result<Vec<Q::Row>, Error> {
+        self.0.all(connection).await
+    }
+}
+
+impl<Q: Command> Exchange for Affected<Q> {
+    type Answer = u64;
+
+    async fn run(self, connection: &mut PgConnection) -> Result<u64, Error> {
+        self.0.rows_affected(connection).await
+    }
+}
+
+impl Exchange for Plain {
+    type Answer = ();
+
+    async fn run(self, connection: &mut PgConnection) -> Result<(), Error> {
+        connection.execute(self.0).await.map(|_| ())
+    }
+}

@@ -1,0 +1,236 @@
+//! Transactions: several statements of one connection, of which all or none take effect.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::db::Writer;
+use super::failure::{Cause, Failure};
+use super::lease::Lease;
+use super::limit::Limit;
+use super::rows::{Affected, All, Command, Exchange, First, One, Rows};
+use crate::Error;
+
+/// A transaction is begun so many times at most when others keep getting in its way.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// The longest pause before the second attempt. Doubles with each one; the pause is random below it.
+const PAUSE_MAX: Duration = Duration::from_millis(10);
+
+const DEPENDENCY: &str = "postgres-primary";
+
+/// An open transaction. Dropped without `commit`, it is rolled back.
+#[derive(Debug)]
+pub struct Tx {
+    /// Empty only after `commit` and while dropping.
+    lease: Option<Lease>,
+    /// The way back to `Writer::transaction`, which rolls back and learns whether to try again.
+    home: Option<oneshot::Sender<Unfinished>>,
+    /// The first failure. Postgres then ignores all that follows, and would even answer a commit with success.
+    failure: Option<Error>,
+    is_conflict: bool,
+    deadline: Instant,
+    statement_timeout: Duration,
+}
+
+/// A transaction that was not committed, with its connection.
+#[derive(Debug)]
+struct Unfinished {
+    lease: Lease,
+    is_conflict: bool,
+}
+
+/// The proof that a transaction was committed, with what it made.
+#[derive(Debug)]
+#[must_use = "return it from the transaction's closure"]
+pub struct Committed<T>(T);
+
+/// The server may or may not have committed before the connection was lost.
+#[derive(Debug, thiserror::Error)]
+#[error("the outcome of the commit is unknown")]
+struct OutcomeUnknown(#[source] Cause);
+
+impl Writer {
+    /// Runs a transaction. The closure gets it by value and returns what `Tx::commit` answered; on any error it is rolled
+    /// back. After a serialization failure or a deadlock the closure runs again, a few times at most and only before the
+    /// deadline: it must do nothing outside the database.
+    ///
+    /// ```
+    /// # async fn example(writer: &data::postgres::Writer) -> Result<(), data::Error> {
+    /// let stock = writer
+    ///     .transaction(|mut tx| async move {
+    ///         let stock = tx.fetch_one(sqlx::query_scalar("update products set stock = stock - 1 returning stock")).await?;
+    ///         tx.commit::<i32>(stock).await
+    ///     })
+    ///     .await?;
+    /// # let _ = stock;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The closure's own; `Unavailable` when the primary cannot be reached or when the outcome of the commit is unknown.
+    pub async fn transaction<T, E, F, Fut>(&self, body: F) -> Result<T, E>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<Committed<T>, E>>,
+        E: From<Error>,
+    {
+        let mut attempt = 1;
+        loop {
+            let (home, mut returned) = oneshot::channel();
+            let tx = self.begin(home).await?;
+            let error = match body(tx).await {
+                Ok(Committed(value)) => return Ok(value),
+                Err(error) => error,
+            };
+            // Without a connection to roll back, its outcome is either known to the closure or to nobody: never again.
+            let Ok(unfinished) = returned.try_recv() else {
+                return Err(error);
+            };
+            let is_conflict = unfinished.is_conflict;
+            self.roll_back(unfinished.lease).await;
+            if !is_conflict || attempt == ATTEMPTS_MAX || !self.pause(attempt).await {
+                return Err(error);
+            }
+            self.cluster.0.metrics.transaction_retries.inc();
+            attempt += 1;
+        }
+    }
+
+    async fn begin(&self, home: oneshot::Sender<Unfinished>) -> Result<Tx, Error> {
+        let lease = self.primary().begin(self.limit()).await;
+        let lease = lease.map_err(|failure| failure.into_error(DEPENDENCY))?;
+        Ok(Tx {
+            lease: Some(lease),
+            home: Some(home),
+            failure: None,
+            is_conflict: false,
+            deadline: self.deadline,
+            statement_timeout: self.cluster.0.config.statement_timeout,
+        })
+    }
+
+    /// Bounded by a time of its own, because the deadline may be why there is something to roll back. A failure closes the
+    /// connection, which rolls back too.
+    async fn roll_back(&self, mut lease: Lease) {
+        let limit = Limit::new(
+            Instant::now() + self.cluster.0.config.acquire_timeout,
+            Duration::MAX,
+        );
+        if let Err(failure) = lease.roll_back(limit).await {
+            tracing::debug!(
+                reason = failure.cause.label(),
+                "rollback failed, the connection is closed instead"
+            );
+        }
+    }
+
+    /// Waits a random while before the next attempt. False when the deadline leaves no time for it.
+    async fn pause(&self, attempt: u32) -> bool {
+        let pause = (PAUSE_MAX * 2_u32.pow(attempt - 1)).mul_f64(fastrand::f64());
+        let has_time = Instant::now() + pause < self.deadline;
+        if has_time {
+            sleep(pause).await;
+        }
+        has_time
+    }
+}
+
+impl Tx {
+    /// The one row of the answer; no row is an error.
+    pub async fn fetch_one<Q: Rows>(&mut self, query: Q) -> Result<Q::Row, Error> {
+        self.run(One(query)).await
+    }
+
+    /// The first row of the answer, if there is one.
+    pub async fn fetch_optional<Q: Rows>(&mut self, query: Q) -> Result<Option<Q::Row>, Error> {
+        self.run(First(query)).await
+    }
+
+    /// All rows of the answer. The statement bounds their number.
+    pub async fn fetch_all<Q: Rows>(&mut self, query: Q) -> Result<Vec<Q::Row>, Error> {
+        self.run(All(query)).await
+    }
+
+    /// Runs a statement without an answer; the number of rows it changed.
+    pub async fn execute<C: Command>(&mut self, statement: C) -> Result<u64, Error> {
+        self.run(Affected(statement)).await
+    }
+
+    /// Commits, and wraps `value` as the proof that the transaction's closure must return.
+    ///
+    /// # Errors
+    /// The first failed statement's error, if one was passed over; a constraint that is checked at the end; `Unavailable`
+    /// when the outcome is unknown.
+    pub async fn commit<T>(mut self, value: T) -> Result<Committed<T>, Error> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let limit = self.limit();
+        let Some(lease) = self.lease.as_mut() else {
+            return Err(gone());
+        };
+        match lease.commit(limit).await {
+            Ok(()) => {
+                self.home = None;
+                Ok(Committed(value))
+            }
+            Err(failure) if failure.cause.spares_the_connection() => Err(self.note(failure)),
+            // Nothing was sent: the transaction is still open and will be rolled back.
+            Err(failure) if failure.cause == Cause::Deadline && lease.is_in_transaction() => {
+                Err(self.note(failure))
+            }
+            Err(failure) => Err(Error::Unavailable {
+                dependency: DEPENDENCY,
+                source: Some(std::sync::Arc::new(OutcomeUnknown(failure.cause))),
+            }),
+        }
+    }
+
+    async fn run<E: Exchange>(&mut self, exchange: E) -> Result<E::Answer, Error> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let limit = self.limit();
+        let Some(lease) = self.lease.as_mut() else {
+            return Err(gone());
+        };
+        lease
+            .run(exchange, limit)
+            .await
+            .map_err(|failure| self.note(failure))
+    }
+
+    fn limit(&self) -> Limit {
+        Limit::new(self.deadline, self.statement_timeout)
+    }
+
+    fn note(&mut self, failure: Failure) -> Error {
+        self.is_conflict = failure.cause == Cause::Conflict;
+        // A missing row is the caller's disappointment, not a failed statement: the transaction goes on.
+        let is_row_missing = matches!(failure.source, Some(sqlx::Error::RowNotFound));
+        let error = failure.into_error(DEPENDENCY);
+        if !is_row_missing {
+            self.failure = Some(error.clone());
+        }
+        error
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let (Some(lease), Some(home)) = (self.lease.take(), self.home.take()) {
+            // When nobody waits there, the request was given up: the lease is dropped, and so closed.
+            let _ = home.send(Unfinished {
+                lease,
+                is_conflict: self.is_conflict,
+            });
+        }
+    }
+}
+
+fn gone() -> Error {
+    Failure::from(Cause::Lost).into_error(DEPENDENCY)
+}

@@ -1,0 +1,72 @@
+//! The settings of the Redis connection, their defaults and the values they accept.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::IntoConnectionInfo;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::limits::between;
+
+/// How to reach Redis, and how long to wait for it.
+#[derive(Clone, Debug, Serialize, Deserialize, garde::Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. A secret, because it may hold a password.
+    #[serde(serialize_with = "masked")]
+    #[garde(custom(is_redis_url))]
+    pub url: SecretString,
+    /// The start of every key, so that several services can share one Redis.
+    #[garde(length(min = 1, max = 64), ascii)]
+    pub key_prefix: String,
+    /// How long one command may take, waiting for its turn included. A shorter request deadline wins.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(1), Duration::from_secs(5))))]
+    pub command_timeout: Duration,
+    /// How long one attempt to connect may take: name lookup, TCP, TLS, login and a first PING.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(10), Duration::from_secs(30))))]
+    pub connect_timeout: Duration,
+    /// How often the connection is checked with a PING, busy or not.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(50), Duration::from_secs(60))))]
+    pub check_interval: Duration,
+    /// The longest pause between two attempts to connect. The first pause is 50 ms, and each next one doubles.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(50), Duration::from_secs(60))))]
+    pub reconnect_delay_max: Duration,
+    /// Commands that fail in a row, on one connection, before it is abandoned and callers are refused at once.
+    #[garde(range(min = 1, max = 100))]
+    pub failures_max: u32,
+    /// Commands under way at once, over the one connection. More wait within `command_timeout`.
+    #[garde(range(min = 1, max = 65_536))]
+    pub in_flight_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: SecretString::from("redis://127.0.0.1:6379"),
+            key_prefix: "holdfast".to_owned(),
+            command_timeout: Duration::from_millis(50),
+            connect_timeout: Duration::from_millis(500),
+            check_interval: Duration::from_millis(500),
+            reconnect_delay_max: Duration::from_secs(1),
+            failures_max: 3,
+            in_flight_max: 1024,
+        }
+    }
+}
+
+fn is_redis_url(url: &SecretString, (): &()) -> garde::Result {
+    match url.expose_secret().into_connection_info() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(garde::Error::new(
+            "must be a URL that starts with redis:// or rediss://",
+        )),
+    }
+}
+
+fn masked<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("********")
+}

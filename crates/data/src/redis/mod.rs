@@ -1,0 +1,178 @@
+//! One shared, multiplexed connection to Redis, for everything that does not need a connection of its own.
+//!
+//! While Redis is away callers are refused at once: nothing queues for a connection, and no caller connects.
+//! One task, `Redis::watch`, connects, checks and replaces the connection; without it Redis stays away.
+
+mod config;
+mod connection;
+mod metrics;
+mod watch;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::{Client, Cmd, FromRedisValue, RedisResult};
+use prometheus_client::registry::Registry;
+use secrecy::ExposeSecret;
+use tokio::time::{Instant, timeout_at};
+
+pub use self::config::Config;
+use self::connection::{Connection, Failure};
+use self::metrics::{Metrics, Outcome};
+use crate::Error;
+
+/// The name of this dependency in errors, metrics and readiness.
+pub const NAME: &str = "redis";
+
+/// `redis.url` is not the URL of a Redis. The URL itself is left out, because it may hold a password.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("redis.url must be a URL that starts with redis:// or rediss://")]
+pub struct InvalidUrl;
+
+/// What readiness says about Redis.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Whether commands are let through.
+    pub healthy: bool,
+    /// Time since the last check ended; `None` before the first one.
+    pub age: Option<Duration>,
+    /// What the last failed check or command met, without addresses or secrets; `None` while healthy.
+    pub error: Option<String>,
+}
+
+/// The handle on the shared connection. A clone is cheap and means the same connection.
+#[derive(Clone)]
+pub struct Redis(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    config: Config,
+    /// The connection in use; `None` closes the gate for callers and wakes the watch task.
+    connection: tokio::sync::watch::Sender<Option<Connection>>,
+    last_check: Mutex<LastCheck>,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct LastCheck {
+    at: Option<Instant>,
+    error: Option<String>,
+}
+
+impl Redis {
+    /// Does no I/O, so it works with Redis down. The first connection is made by [`Redis::watch`].
+    ///
+    /// # Errors
+    /// [`InvalidUrl`], which a validated `Config` never gives.
+    pub fn new(config: &Config, registry: &mut Registry) -> Result<Self, InvalidUrl> {
+        let client = Client::open(config.url.expose_secret()).map_err(|_| InvalidUrl)?;
+        Ok(Self(Arc::new(Shared {
+            client,
+            config: config.clone(),
+            connection: tokio::sync::watch::Sender::new(None),
+            last_check: Mutex::default(),
+            metrics: Metrics::new(registry),
+        })))
+    }
+
+    /// Whether Redis is connected, at once or at the latest when `deadline` passes. For start-up and tests.
+    pub async fn connected(&self, deadline: Instant) -> bool {
+        let mut connection = self.0.connection.subscribe();
+        let connected = connection.wait_for(Option::is_some);
+        matches!(timeout_at(deadline, connected).await, Ok(Ok(_)))
+    }
+
+    /// The state as last seen; asks nobody.
+    pub fn status(&self) -> Status {
+        let last = self.last_check();
+        Status {
+            healthy: self.0.connection.borrow().is_some(),
+            age: last.at.map(|at| at.elapsed()),
+            error: last.error.clone(),
+        }
+    }
+
+    /// A key under this service's prefix: `prefix:part:part`.
+    pub fn key(&self, parts: &[&str]) -> String {
+        let mut key = self.0.config.key_prefix.clone();
+        for part in parts {
+            key.push(':');
+            key.push_str(part);
+        }
+        key
+    }
+
+    /// Sends one command and decodes the answer. One round trip.
+    ///
+    /// # Errors
+    /// As [`Redis::call`].
+    pub async fn query<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<T, Error> {
+        self.call(deadline, |mut connection| async move {
+            command.query_async(&mut connection).await
+        })
+        .await
+    }
+
+    /// Runs a pipeline or a script on the shared connection, within `command_timeout` and before `deadline`.
+    /// Blocking commands do not belong here: everybody else would wait behind them.
+    ///
+    /// # Errors
+    /// `Unavailable` when Redis is away or silent, `Deadline` when the caller's time was shorter than the
+    /// command's, `Command` when Redis refused the command itself.
+    pub async fn call<T, F>(
+        &self,
+        deadline: Instant,
+        command: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let started = Instant::now();
+        let Some(connection) = self.connection() else {
+            self.0.metrics.observe(Outcome::Refused, Duration::ZERO);
+            return Err(connection::unavailable(None));
+        };
+        let in_flight = self.0.metrics.enter();
+        let limit = started + self.0.config.command_timeout;
+        let answer = timeout_at(limit.min(deadline), command(connection.handle())).await;
+        drop(in_flight);
+
+        let (outcome, result) = match answer {
+            Ok(Ok(value)) => {
+                connection.answered();
+                (Outcome::Ok, Ok(value))
+            }
+            Ok(Err(error)) => (
+                Outcome::Error,
+                Err(self.failed(&connection, Failure::Answer(error))),
+            ),
+            // Says nothing about Redis: the caller did not give it the time it may take.
+            Err(_) if deadline < limit => {
+                (Outcome::Timeout, Err(Error::Deadline { dependency: NAME }))
+            }
+            Err(_) => (
+                Outcome::Timeout,
+                Err(self.failed(&connection, Failure::Silence)),
+            ),
+        };
+        self.0.metrics.observe(outcome, started.elapsed());
+        result
+    }
+
+    fn connection(&self) -> Option<Connection> {
+        self.0.connection.borrow().clone()
+    }
+
+    /// Counts the failure against the connection it happened on, and abandons that one when it is lost.
+    fn failed(&self, connection: &Connection, failure: Failure) -> Error {
+        if connection.is_lost_after(&failure, self.0.config.failures_max) {
+            self.abandon(connection, &failure);
+        }
+        failure.into_error()
+    }
+}

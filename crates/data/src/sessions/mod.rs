@@ -1,0 +1,192 @@
+//! Sessions in Redis: any process serves any session, and ending one takes effect everywhere at once.
+//!
+//! There is no in-process copy, for that reason. Ids are stored hashed. Needs Redis 6.2, and one Redis rather
+//! than a cluster: the scripts touch a session and its user's index together.
+
+mod config;
+mod id;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::redis::{ErrorKind, RedisError, Script, cmd};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub use self::config::Config;
+pub use self::id::SessionId;
+use crate::Error;
+use crate::redis::Redis;
+
+/// Whose session it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// The user who logged in.
+    pub user_id: Uuid,
+    /// What the user may do; the store does not read it.
+    pub role: String,
+    /// When the user logged in; the absolute timeout counts from here.
+    #[serde(with = "time::serde::timestamp::milliseconds")]
+    pub created_at: OffsetDateTime,
+}
+
+/// The store. A clone is cheap.
+#[derive(Clone)]
+pub struct Sessions(Arc<Inner>);
+
+struct Inner {
+    redis: Redis,
+    config: Config,
+    create: Script,
+    remove: Script,
+    remove_all: Script,
+}
+
+impl Sessions {
+    /// A store in `redis`, under its key prefix.
+    pub fn new(config: &Config, redis: Redis) -> Self {
+        Self(Arc::new(Inner {
+            redis,
+            config: config.clone(),
+            create: Script::new(include_str!("create.lua")),
+            remove: Script::new(include_str!("remove.lua")),
+            remove_all: Script::new(include_str!("remove_all.lua")),
+        }))
+    }
+
+    /// Starts a session under a new random id, and ends the user's oldest ones above `per_user_max`.
+    /// A login calls it and then removes the id the client came with: an id never changes its owner.
+    ///
+    /// # Errors
+    /// As [`Redis::call`].
+    pub async fn create(
+        &self,
+        user_id: Uuid,
+        role: &str,
+        deadline: Instant,
+    ) -> Result<SessionId, Error> {
+        let id = SessionId::random();
+        let hash = id.hash();
+        let session = Session {
+            user_id,
+            role: role.to_owned(),
+            created_at: OffsetDateTime::now_utc(),
+        };
+        let Config {
+            idle_timeout,
+            absolute_timeout,
+            per_user_max,
+        } = self.0.config;
+
+        let mut call = self.0.create.key(self.session_key(&hash));
+        call.key(self.index_key(&user_id.to_string()))
+            .arg(serde_json::to_string(&session).expect("plain fields always encode"))
+            .arg(millis(idle_timeout.min(absolute_timeout)))
+            .arg(millis(absolute_timeout))
+            .arg(millis_of(session.created_at))
+            .arg(per_user_max)
+            .arg(self.session_key(""))
+            .arg(&hash);
+        let created: bool = self
+            .0
+            .redis
+            .call(deadline, |mut connection| async move {
+                call.invoke_async(&mut connection).await
+            })
+            .await?;
+        if created {
+            Ok(id)
+        } else {
+            Err(refused("the new session id is taken"))
+        }
+    }
+
+    /// The session, if it lives, with its idle time started anew. One round trip; a second one only in the
+    /// last `idle_timeout` of its absolute life, to keep Redis from holding it longer.
+    ///
+    /// # Errors
+    /// As [`Redis::call`]. An unknown, ended or expired session is `None`.
+    pub async fn find(&self, id: &SessionId, deadline: Instant) -> Result<Option<Session>, Error> {
+        let key = self.session_key(&id.hash());
+        let idle = self.0.config.idle_timeout;
+        let mut renew = cmd("GETEX");
+        renew.arg(&key).arg("PX").arg(millis(idle));
+        let Some(record) = self
+            .0
+            .redis
+            .query::<Option<Vec<u8>>>(&renew, deadline)
+            .await?
+        else {
+            return Ok(None);
+        };
+        let Ok(session) = serde_json::from_slice::<Session>(&record) else {
+            tracing::warn!("a session record does not decode; it is treated as no session");
+            return Ok(None);
+        };
+
+        let ends_at = session.created_at + self.0.config.absolute_timeout;
+        let left = ends_at - OffsetDateTime::now_utc();
+        if left < idle {
+            // A time in the past deletes the key.
+            let mut cap = cmd("PEXPIREAT");
+            cap.arg(&key).arg(millis_of(ends_at));
+            self.0.redis.query::<()>(&cap, deadline).await?;
+        }
+        Ok(left.is_positive().then_some(session))
+    }
+
+    /// Ends one session; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Redis::call`].
+    pub async fn remove(&self, id: &SessionId, deadline: Instant) -> Result<bool, Error> {
+        let hash = id.hash();
+        let mut call = self.0.remove.key(self.session_key(&hash));
+        call.arg(self.index_key("")).arg(&hash);
+        self.0
+            .redis
+            .call(deadline, |mut connection| async move {
+                call.invoke_async(&mut connection).await
+            })
+            .await
+    }
+
+    /// Ends every session of a user, atomically; how many there were.
+    ///
+    /// # Errors
+    /// As [`Redis::call`].
+    pub async fn remove_all(&self, user_id: Uuid, deadline: Instant) -> Result<u64, Error> {
+        let mut call = self.0.remove_all.key(self.index_key(&user_id.to_string()));
+        call.arg(self.session_key(""));
+        self.0
+            .redis
+            .call(deadline, |mut connection| async move {
+                call.invoke_async(&mut connection).await
+            })
+            .await
+    }
+
+    fn session_key(&self, hash: &str) -> String {
+        self.0.redis.key(&["session", hash])
+    }
+
+    fn index_key(&self, user_id: &str) -> String {
+        self.0.redis.key(&["user-sessions", user_id])
+    }
+}
+
+fn refused(reason: &'static str) -> Error {
+    Error::Command(Arc::new(RedisError::from((ErrorKind::Client, reason))))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since 1970, as Redis counts.
+fn millis_of(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,93 @@
+//! Turns collected values into the typed settings and says what does not fit.
+
+use std::collections::BTreeMap;
+
+use config::{Config, ConfigError};
+
+use crate::{Fault, Settings, Shown, keys::Keys, layers::Leaf};
+
+type Leaves = BTreeMap<String, Leaf>;
+
+/// Splits the values into those that fit their field and the faults of the others. Each is tried on its own,
+/// because deserialising them together stops at the first fault.
+pub(crate) fn types<T: Settings>(leaves: Leaves, keys: &Keys) -> (Leaves, Vec<(String, Fault)>) {
+    let (mut good, mut bad) = (Leaves::new(), Vec::new());
+    for (key, leaf) in leaves {
+        match assemble::<T>([(&key, &leaf)]) {
+            Ok(_) => {
+                good.insert(key, leaf);
+            }
+            Err(error) if keys.is_secret(&key) => {
+                let _ = error;
+                bad.push((
+                    key.clone(),
+                    Fault::new(&key, "is not a value this secret can have").found_in(&leaf.origin),
+                ));
+            }
+            Err(error) => {
+                let value = match &leaf.value.kind {
+                    config::ValueKind::String(text) => format!("{text:?}"),
+                    other => other.to_string(),
+                };
+                let fault = Fault::new(&key, expected(&error))
+                    .describe(|_| (value.clone(), leaf.origin.clone()));
+                bad.push((key, fault));
+            }
+        }
+    }
+    (good, bad)
+}
+
+/// Builds the settings from values that each fit.
+pub(crate) fn build<T: Settings>(leaves: &Leaves) -> Result<T, Fault> {
+    // The text of this error is withheld: it may quote any value, a secret too.
+    assemble(leaves).map_err(|_| Fault::general("the settings fit one by one but not together"))
+}
+
+fn assemble<'a, T: Settings>(
+    leaves: impl IntoIterator<Item = (&'a String, &'a Leaf)>,
+) -> Result<T, ConfigError> {
+    let mut builder = Config::builder();
+    for (key, leaf) in leaves {
+        builder = builder.set_override(key, leaf.value.clone())?;
+    }
+    builder.build()?.try_deserialize()
+}
+
+/// What the field would have accepted.
+fn expected(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Type { expected, .. } => format!("must be {expected}"),
+        ConfigError::At { error, .. } => expected(error),
+        other => {
+            let message = other.to_string();
+            match message.rsplit_once("expected ") {
+                Some((_, "a duration")) => {
+                    "must be a duration such as 250ms, 5s or 1m 30s".to_owned()
+                }
+                Some((_, what)) => format!("must be {what}"),
+                None => message,
+            }
+        }
+    }
+}
+
+/// The faults that the fields' own rules find.
+pub(crate) fn ranges<T: Settings>(settings: &T, shown: &Shown<'_>) -> Vec<Fault> {
+    let Err(report) = settings.validate() else {
+        return Vec::new();
+    };
+    report
+        .iter()
+        .map(|(path, error)| {
+            let path = path.to_string();
+            // A rule may point into a list: `urls[1]` is a fault of `urls`.
+            let key = path.split('[').next().unwrap_or(&path);
+            let problem = match path.strip_prefix(key) {
+                Some("") | None => error.to_string(),
+                Some(item) => format!("{item} {error}"),
+            };
+            shown.complete(Fault::new(key, problem))
+        })
+        .collect()
+}

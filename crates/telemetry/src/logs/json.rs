@@ -1,0 +1,78 @@
+//! One JSON object a line: `timestamp`, `level`, `message`, `target`, the event's fields, then those of its
+//! spans, outermost first. Written straight into the line's buffer; span fields are formatted once a span.
+
+use std::fmt::{self, Write};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::{
+    field::RecordFields,
+    fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer},
+    registry::LookupSpan,
+};
+
+use super::fields::{Escaped, Fields, Value};
+
+pub(crate) struct Json;
+
+/// Span fields, each with a comma before it, ready to be spliced into an object.
+pub(crate) struct JsonFields;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for Json {
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let meta = event.metadata();
+        let now = OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .map_err(|_| fmt::Error)?;
+        write!(
+            writer,
+            "{{\"timestamp\":\"{now}\",\"level\":\"{}\",\"target\":\"{}\"",
+            meta.level(),
+            meta.target()
+        )?;
+        JsonFields.format_fields(writer.by_ref(), event)?;
+        for span in ctx
+            .event_scope()
+            .into_iter()
+            .flat_map(tracing_subscriber::registry::Scope::from_root)
+        {
+            if let Some(fields) = span.extensions().get::<FormattedFields<JsonFields>>() {
+                writer.write_str(fields)?;
+            }
+        }
+        writer.write_str("}\n")
+    }
+}
+
+impl<'w> FormatFields<'w> for JsonFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = Fields::new(|name, value| write_field(&mut writer, name, &value));
+        fields.record(&mut visitor);
+        visitor.finish()
+    }
+}
+
+fn write_field(writer: &mut Writer<'_>, name: &str, value: &Value<'_>) -> fmt::Result {
+    write!(writer, ",\"{name}\":")?;
+    match value {
+        Value::Bool(value) => write!(writer, "{value}"),
+        Value::I64(value) => write!(writer, "{value}"),
+        Value::U64(value) => write!(writer, "{value}"),
+        Value::F64(value) if value.is_finite() => write!(writer, "{value}"),
+        // JSON has no number for these.
+        Value::F64(value) => write!(writer, "\"{value}\""),
+        Value::Text(text) => quoted(writer, format_args!("{text}")),
+        Value::Debug(value) => quoted(writer, format_args!("{value:?}")),
+    }
+}
+
+fn quoted(writer: &mut Writer<'_>, text: fmt::Arguments<'_>) -> fmt::Result {
+    writer.write_char('"')?;
+    Escaped(writer).write_fmt(text)?;
+    writer.write_char('"')
+}
