@@ -1,1 +1,32 @@
+//! The service. Read it in this order: the roles a process can take, the settings it takes them with, the state its
+//! requests share, the edge they pass, and the features that answer them.
 
+pub mod roles;
+
+pub mod settings;
+pub mod state;
+
+pub mod features;
+pub mod http;
+
+use axum::Router;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use http::{docs, error::ApiError, health, layers, observe::ObserveLayer};
+use state::AppState;
+
+/// Everything the public listener answers, inside the whole stack of layers.
+pub fn router(state: AppState, observe: ObserveLayer) -> Router {
+    let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
+        .merge(features::routes())
+        .split_for_parts();
+    let config = state.http.clone();
+    let router = router
+        .merge(docs::routes(&document))
+        .merge(health::routes())
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(state);
+    layers::around(router, &config, observe)
+}

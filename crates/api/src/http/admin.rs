@@ -1,0 +1,129 @@
+//! The admin listener: probes, metrics, status and the log level, on a port of its own and a runtime of its own, so
+//! that an overloaded service still says how it is.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, FromRef, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::{
+    Config,
+    drain::Drain,
+    error::{ApiError, ApiResult},
+    health, observe,
+    server::Server,
+};
+use crate::state::AppState;
+
+/// Bytes of a body this listener accepts: a log filter is a line.
+const BODY_BYTES_MAX: usize = 4096;
+
+/// What the admin routes need besides the service's own state.
+#[derive(Clone, FromRef)]
+pub struct AdminState {
+    pub app: AppState,
+    pub metrics: Arc<telemetry::metrics::Metrics>,
+    pub log_level: telemetry::LogLevel,
+}
+
+impl FromRef<AdminState> for Arc<health::Health> {
+    fn from_ref(state: &AdminState) -> Self {
+        Arc::clone(&state.app.health)
+    }
+}
+
+/// Binds the listener and serves it from a thread of its own until the process ends.
+///
+/// # Errors
+/// When the address cannot be bound or the thread cannot be started.
+pub fn spawn(state: AdminState) -> io::Result<SocketAddr> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let public = &state.app.http;
+    let admin = state.app.health.config();
+    let config = Config {
+        listen: admin.listen,
+        connections_max: admin.connections_max,
+        ..Config::clone(public)
+    };
+    let server = {
+        let _entered = runtime.enter();
+        Server::bind(Arc::new(config), router(state), Drain::new())?
+    };
+    let address = server.local_addr()?;
+    std::thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || runtime.block_on(server.run()))?;
+    Ok(address)
+}
+
+fn router(state: AdminState) -> Router {
+    let app = state.app.clone();
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .route("/log-level", get(log_level).put(set_log_level))
+        .with_state(state)
+        .merge(health::routes().with_state(app))
+        .fallback(async || ApiError::NotFound)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::map_response(observe::write_problem))
+}
+
+/// Everything measured, as OpenMetrics text.
+async fn metrics(State(metrics): State<Arc<telemetry::metrics::Metrics>>) -> ApiResult<Response> {
+    let content_type = HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE);
+    let text = metrics.encode().map_err(ApiError::internal)?;
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+/// The state of the process and of everything it depends on, for people and scripts.
+async fn status(State(state): State<AdminState>) -> Json<Value> {
+    let checks: Vec<_> = state
+        .app
+        .checks()
+        .into_iter()
+        .map(|check| {
+            json!({
+                "name": check.name,
+                "healthy": check.healthy,
+                "checked_ms_ago": check.age.map(|age| age.as_millis()),
+                "error": check.error,
+            })
+        })
+        .collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "log_level": state.log_level.get(),
+        "runtime_stalled_ms": state.app.health.stalled_for().as_millis(),
+        "schema_is_current": state.app.schema_is_current(),
+        "dependencies": checks,
+    }))
+}
+
+async fn log_level(State(log_level): State<telemetry::LogLevel>) -> String {
+    log_level.get()
+}
+
+/// Changes what is logged from now on; the body is a filter such as `info,data=debug`.
+async fn set_log_level(
+    State(log_level): State<telemetry::LogLevel>,
+    filter: String,
+) -> ApiResult<String> {
+    log_level.set(filter.trim()).map_err(|error| {
+        ApiError::invalid(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_filter",
+            error.to_string(),
+        )
+    })?;
+    tracing::info!(filter = filter.trim(), "the log level was changed");
+    Ok(log_level.get())
+}

@@ -1,0 +1,123 @@
+//! The settings of a listener and of what passes through it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+
+/// The public listener: `http.*`.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[garde(allow_unvalidated)]
+pub struct Config {
+    /// Address and port of the public listener.
+    pub listen: SocketAddr,
+    /// Open connections; further ones wait in the kernel's backlog.
+    #[garde(range(min = 1, max = 1_000_000))]
+    pub connections_max: usize,
+    /// How long a new connection may stay silent.
+    #[serde(with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// How long a request head may take from its first byte to its last.
+    #[serde(with = "humantime_serde")]
+    pub head_timeout: Duration,
+    /// How long a keep-alive connection may be idle between requests. Longer than the balancer's.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How long a client may pause while it sends a body.
+    #[serde(with = "humantime_serde")]
+    pub body_stall_timeout: Duration,
+    /// How long a client may pause while it reads a response.
+    #[serde(with = "humantime_serde")]
+    pub write_stall_timeout: Duration,
+    /// Bytes of a request line and its headers together.
+    #[garde(range(min = 1024, max = 65536))]
+    pub head_bytes_max: usize,
+    /// Headers of a request.
+    #[garde(range(min = 8, max = 256))]
+    pub headers_max: usize,
+    /// Bytes of a request target.
+    #[garde(range(min = 256, max = 32768))]
+    pub uri_bytes_max: usize,
+    /// Bytes of a request body.
+    #[garde(range(min = 1024, max = 104_857_600))]
+    pub body_bytes_max: usize,
+    /// Nested arrays and objects in a JSON body.
+    #[garde(range(min = 2, max = 120))]
+    pub json_depth_max: usize,
+    /// Bytes from which a response is compressed.
+    #[garde(range(min = 0, max = 65535))]
+    pub compress_bytes_min: u64,
+    /// Deadline of requests that read (GET, HEAD).
+    #[serde(with = "humantime_serde")]
+    pub read_deadline: Duration,
+    /// Deadline of requests that write.
+    #[serde(with = "humantime_serde")]
+    pub write_deadline: Duration,
+    /// Origins that may send a session's cookie with a write, besides the service's own.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            connections_max: 10_000,
+            first_byte_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(75),
+            body_stall_timeout: Duration::from_secs(10),
+            write_stall_timeout: Duration::from_secs(10),
+            head_bytes_max: 16 * 1024,
+            headers_max: 64,
+            uri_bytes_max: 8 * 1024,
+            body_bytes_max: 1024 * 1024,
+            json_depth_max: 32,
+            compress_bytes_min: 1024,
+            read_deadline: Duration::from_secs(2),
+            write_deadline: Duration::from_secs(5),
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+/// The admin listener: `admin.*`.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[garde(allow_unvalidated)]
+pub struct AdminConfig {
+    /// Address and port of the admin listener. Never reachable from outside the cluster.
+    pub listen: SocketAddr,
+    /// Open connections.
+    #[garde(range(min = 1, max = 10_000))]
+    pub connections_max: usize,
+    /// How long the request runtime may stall before `/health` fails.
+    #[serde(with = "humantime_serde")]
+    pub stall_timeout: Duration,
+    /// Dependencies without which the service is not ready: `postgres` (any node), `postgres-primary`, `redis`.
+    #[garde(inner(custom(known_dependency)))]
+    pub required: Vec<String>,
+}
+
+fn known_dependency(name: &String, _: &()) -> garde::Result {
+    if ["postgres", "postgres-primary", "redis"].contains(&name.as_str()) {
+        return Ok(());
+    }
+    Err(garde::Error::new(
+        "must be postgres, postgres-primary or redis",
+    ))
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+            connections_max: 256,
+            stall_timeout: Duration::from_secs(5),
+            required: vec!["postgres".to_owned()],
+        }
+    }
+}

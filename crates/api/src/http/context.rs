@@ -1,0 +1,81 @@
+//! What a request carries by value from the edge to the data layer, in its extensions.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// After this moment nobody waits for the answer any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Instant);
+
+/// Names the request in logs, traces and answers: the caller's `X-Request-Id` if it is a plain token, otherwise a
+/// new UUIDv7.
+#[derive(Clone, Debug)]
+pub struct RequestId(Arc<str>);
+
+/// The header that carries a [`RequestId`] in and out.
+pub const REQUEST_ID: http::HeaderName = http::HeaderName::from_static("x-request-id");
+
+impl RequestId {
+    /// Longest id accepted from a caller, in bytes.
+    const BYTES_MAX: usize = 64;
+
+    /// Takes a caller's id only when it can neither forge a log line nor bloat one.
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        let plain = |id: &&str| {
+            (1..=Self::BYTES_MAX).contains(&id.len())
+                && id
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        };
+        match headers
+            .get(&REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(plain)
+        {
+            Some(id) => Self(id.into()),
+            None => Self(
+                (&*Uuid::now_v7()
+                    .as_hyphenated()
+                    .encode_lower(&mut Uuid::encode_buffer()))
+                    .into(),
+            ),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(value: &'static str) -> RequestId {
+        RequestId::from_headers(&HeaderMap::from_iter([(
+            REQUEST_ID,
+            http::HeaderValue::from_static(value),
+        )]))
+    }
+
+    #[test]
+    fn a_plain_id_of_the_caller_is_kept() {
+        assert_eq!(id_for("checkout-7.retry_2").as_str(), "checkout-7.retry_2");
+    }
+
+    #[test]
+    fn an_id_that_could_forge_a_log_line_is_replaced() {
+        for forged in [
+            "",
+            "a b",
+            "a\tb",
+            "id=\"1\"",
+            "0123456789012345678901234567890123456789012345678901234567890123456789",
+        ] {
+            assert_ne!(id_for(forged).as_str(), forged);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Bounds one request: a head of a sane size, a deadline, and a panic that stays its own.
+//!
+//! Everything refused or cut here becomes an [`ApiError`] like any other.
+
+use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, sync::Arc, task::Poll};
+
+use axum::{
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use futures::{FutureExt, future::BoxFuture};
+use http::{Method, StatusCode, Version, header};
+use tokio::time::{Instant, timeout_at};
+use tower::{Layer, Service};
+
+use super::{Config, Deadline, error::ApiError};
+
+/// Makes a [`Guard`] of a service.
+#[derive(Clone)]
+pub struct GuardLayer(pub Arc<Config>);
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard {
+            inner,
+            config: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Guard<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> Service<Request> for Guard<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        if let Err(refusal) = check_head(&request, &self.config) {
+            return std::future::ready(Ok(refusal.into_response())).boxed();
+        }
+        let deadline = Instant::now() + budget(request.method(), &self.config);
+        request.extensions_mut().insert(Deadline(deadline));
+        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        Box::pin(async move {
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(panic)) => Ok(ApiError::internal(message_of(&*panic)).into_response()),
+                Err(_) => Ok(ApiError::Timeout { source: None }.into_response()),
+            }
+        })
+    }
+}
+
+fn budget(method: &Method, config: &Config) -> std::time::Duration {
+    if method.is_safe() {
+        config.read_deadline
+    } else {
+        config.write_deadline
+    }
+}
+
+/// Refuses what hyper's own, wider limits let through, so that the answer is a problem and not an empty page.
+fn check_head(request: &Request, config: &Config) -> Result<(), ApiError> {
+    let uri_bytes = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if uri_bytes > config.uri_bytes_max {
+        let detail = format!("the request target may have {} bytes", config.uri_bytes_max);
+        return Err(ApiError::invalid(
+            StatusCode::URI_TOO_LONG,
+            "uri_too_long",
+            detail,
+        ));
+    }
+    let headers = request.headers();
+    let head_bytes = uri_bytes
+        + headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum::<usize>();
+    if head_bytes > config.head_bytes_max || headers.len() > config.headers_max {
+        let detail = format!(
+            "a head may have {} headers and {} bytes",
+            config.headers_max, config.head_bytes_max
+        );
+        return Err(ApiError::invalid(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+            detail,
+        ));
+    }
+    // RFC 9112 section 3.2: exactly one Host in HTTP/1.1.
+    if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(ApiError::invalid(
+            StatusCode::BAD_REQUEST,
+            "bad_host",
+            "send exactly one Host header",
+        ));
+    }
+    Ok(())
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!(
+        "the handler panicked: {}",
+        message.unwrap_or("without a message")
+    )
+}

@@ -1,0 +1,261 @@
+//! The probes. Liveness looks at this process alone; readiness reads what background checks have cached. Neither
+//! ever asks a dependency, so neither can be made slow or red by one.
+//!
+//! The bodies follow draft-inadarei-api-health-check (`application/health+json`).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::AdminConfig;
+use crate::state::AppState;
+
+/// How often the request runtime shows that it is running.
+const PULSE: Duration = Duration::from_millis(100);
+
+/// The stages of a process, as a balancer sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Starting = 0,
+    Serving = 1,
+    Draining = 2,
+}
+
+/// What the probes answer from.
+#[derive(Debug)]
+pub struct Health {
+    config: AdminConfig,
+    stage: AtomicU8,
+    born: Instant,
+    /// When the request runtime last ran, in milliseconds since `born`.
+    pulse_ms: AtomicU64,
+}
+
+/// One dependency as it was last seen.
+#[derive(Debug)]
+pub struct Check {
+    /// Such as `postgres-primary` or `redis`.
+    pub name: String,
+    /// Whether it answered.
+    pub healthy: bool,
+    /// How long ago it was asked; none before the first time.
+    pub age: Option<Duration>,
+    /// What went wrong, with nothing secret in it.
+    pub error: Option<String>,
+}
+
+impl Health {
+    pub fn new(config: AdminConfig) -> Self {
+        Self {
+            config,
+            stage: AtomicU8::new(Stage::Starting as u8),
+            born: Instant::now(),
+            pulse_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The settings of the admin listener, which holds the probes.
+    pub fn config(&self) -> &AdminConfig {
+        &self.config
+    }
+
+    /// The listeners are bound and background checks run.
+    pub fn started(&self) {
+        self.stage.store(Stage::Serving as u8, Ordering::Relaxed);
+    }
+
+    /// From now on a balancer should send its requests elsewhere.
+    pub fn draining(&self) {
+        self.stage.store(Stage::Draining as u8, Ordering::Relaxed);
+    }
+
+    /// Shows for ever that the runtime it is spawned on is running.
+    pub async fn beat(&self) {
+        loop {
+            self.pulse_ms.store(self.uptime_ms(), Ordering::Relaxed);
+            sleep(PULSE).await;
+        }
+    }
+
+    /// For how long the request runtime has run nothing.
+    pub fn stalled_for(&self) -> Duration {
+        Duration::from_millis(
+            self.uptime_ms()
+                .saturating_sub(self.pulse_ms.load(Ordering::Relaxed)),
+        )
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Why no request should come here, or nothing if they may.
+    fn not_ready(&self, checks: &[Check], schema_current: bool) -> Option<String> {
+        match self.stage.load(Ordering::Relaxed) {
+            stage if stage == Stage::Starting as u8 => return Some("starting".to_owned()),
+            stage if stage == Stage::Draining as u8 => return Some("draining".to_owned()),
+            _ => {}
+        }
+        if let Some(missing) = self
+            .config
+            .required
+            .iter()
+            .find(|name| !answers(checks, name))
+        {
+            return Some(format!("{missing} is unavailable"));
+        }
+        (!schema_current).then(|| "waiting for the database migrations".to_owned())
+    }
+}
+
+/// Whether the dependency `name`, or any one whose name continues it, is healthy.
+fn answers(checks: &[Check], name: &str) -> bool {
+    checks.iter().any(|check| {
+        check.healthy && (check.name == name || check.name.starts_with(&format!("{name}-")))
+    })
+}
+
+/// `/health` and `/ready`, the same on both listeners.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/health", get(liveness))
+        .route("/ready", get(readiness))
+}
+
+async fn liveness(State(health): State<Arc<Health>>) -> Response {
+    let stalled = health.stalled_for();
+    let alive = stalled < health.config.stall_timeout + PULSE;
+    let checks = json!({ "runtime:stalled": [{
+        "componentType": "system",
+        "observedValue": stalled.saturating_sub(PULSE).as_millis(),
+        "observedUnit": "ms",
+        "status": if alive { "pass" } else { "fail" },
+    }]});
+    report(
+        if alive { "pass" } else { "fail" },
+        json!({ "checks": checks }),
+    )
+}
+
+async fn readiness(State(state): State<AppState>) -> Response {
+    let (checks, schema_current) = (state.checks(), state.schema_is_current());
+    let not_ready = state.health.not_ready(&checks, schema_current);
+    let degraded: Vec<_> = checks
+        .iter()
+        .filter(|check| !check.healthy)
+        .map(|check| check.name.as_str())
+        .collect();
+    let status = match &not_ready {
+        Some(_) => "fail",
+        None if degraded.is_empty() => "pass",
+        None => "warn",
+    };
+    let details: Map<_, _> = checks
+        .iter()
+        .map(|check| check_entry(check, &state.health.config.required))
+        .collect();
+    report(
+        status,
+        json!({ "reason": not_ready, "degraded": degraded, "checks": details }),
+    )
+}
+
+fn check_entry(check: &Check, required: &[String]) -> (String, Value) {
+    let entry = json!([{
+        "componentType": "datastore",
+        "status": if check.healthy { "pass" } else { "fail" },
+        "required": required.contains(&check.name),
+        "observedValue": check.age.map(|age| age.as_millis()),
+        "observedUnit": "ms since the last check",
+        "output": check.error,
+    }]);
+    (format!("{}:connectivity", check.name), entry)
+}
+
+fn report(status: &str, mut body: Value) -> Response {
+    body["status"] = status.into();
+    body["version"] = env!("CARGO_PKG_VERSION").into();
+    let code = if status == "fail" {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    let content_type = (
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/health+json"),
+    );
+    (code, [content_type], Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, healthy: bool) -> Check {
+        Check {
+            name: name.to_owned(),
+            healthy,
+            age: None,
+            error: None,
+        }
+    }
+
+    fn serving() -> Health {
+        let health = Health::new(AdminConfig::default());
+        health.started();
+        health
+    }
+
+    #[test]
+    fn any_database_node_is_enough_to_be_ready() {
+        let checks = [
+            check("postgres-primary", false),
+            check("postgres-replica-0", true),
+            check("redis", false),
+        ];
+
+        assert_eq!(serving().not_ready(&checks, true), None);
+    }
+
+    #[test]
+    fn without_a_required_dependency_the_reason_names_it() {
+        let checks = [check("postgres-primary", false), check("redis", true)];
+
+        assert_eq!(
+            serving().not_ready(&checks, true).as_deref(),
+            Some("postgres is unavailable")
+        );
+    }
+
+    #[test]
+    fn draining_outranks_every_other_reason() {
+        let health = serving();
+        health.draining();
+
+        assert_eq!(health.not_ready(&[], false).as_deref(), Some("draining"));
+    }
+
+    #[test]
+    fn an_old_schema_keeps_requests_away() {
+        let checks = [check("postgres-primary", true)];
+
+        assert_eq!(
+            serving().not_ready(&checks, false).as_deref(),
+            Some("waiting for the database migrations")
+        );
+    }
+}

@@ -1,0 +1,39 @@
+//! The whole stack every request passes, outermost first, each line with its reason.
+//!
+//! One `ServiceBuilder`, applied by one `Router::layer` call: every further call would box the service once more.
+
+use std::sync::Arc;
+
+use axum::Router;
+use tower::ServiceBuilder;
+use tower_http::{
+    CompressionLevel,
+    compression::{
+        CompressionLayer, Predicate,
+        predicate::{NotForContentType, SizeAbove},
+    },
+};
+
+use super::{Config, guard::GuardLayer, observe::ObserveLayer};
+
+/// Puts the stack around `router`.
+pub fn around(router: Router, config: &Arc<Config>, observe: ObserveLayer) -> Router {
+    // A stream is sent as it comes; compressed it would be held back.
+    let worth_it = SizeAbove::new(config.compress_bytes_min)
+        .and(NotForContentType::GRPC)
+        .and(NotForContentType::IMAGES)
+        .and(NotForContentType::SSE);
+    let stack = ServiceBuilder::new()
+        // Outermost, because it changes the body's type and everything below is simpler with axum's own.
+        // Level 1 of each algorithm: higher ones cost two to five times the CPU for a few per cent of the bytes.
+        .layer(
+            CompressionLayer::new()
+                .quality(CompressionLevel::Precise(1))
+                .compress_when(worth_it),
+        )
+        // Sees every answer, also those of the layers below: one span, one log line, one sample per request.
+        .layer(observe)
+        // Innermost, so that a deadline or a panic is an answer like any other when it is observed.
+        .layer(GuardLayer(Arc::clone(config)));
+    router.layer(stack)
+}

@@ -1,0 +1,21 @@
+//! The edge: from the socket to a handler's arguments, and back. Knows no feature.
+
+pub mod admin;
+mod config;
+mod context;
+pub mod docs;
+pub mod drain;
+pub mod error;
+pub mod extract;
+mod guard;
+pub mod health;
+pub mod layers;
+mod metrics;
+pub mod observe;
+pub mod server;
+mod stream;
+
+pub use config::{AdminConfig, Config};
+pub use context::{Deadline, RequestId};
+pub use error::{ApiError, ApiResult};
+pub use extract::{Body, Db, Path, Query};

@@ -1,0 +1,197 @@
+//! One layer that sees every request: its id, its span, its sample in the metrics, its line in the log, and the
+//! body of its problem. One layer and not five, because each costs every request.
+
+use std::{convert::Infallible, sync::Arc, task::Poll, time::Duration};
+
+use axum::{body::Body, extract::Request, response::Response};
+use futures::future::BoxFuture;
+use http::{HeaderValue, Method, StatusCode, header};
+use prometheus_client::registry::Registry;
+use telemetry::trace::{Incoming, Sampling};
+use tokio::time::Instant;
+use tower::{Layer, Service};
+use tracing::{Instrument, Span};
+
+use super::{
+    RequestId,
+    context::REQUEST_ID,
+    error::{ApiError, problem_body},
+    metrics::{Metrics, Route},
+};
+
+/// Makes an [`Observe`] of a service.
+#[derive(Clone)]
+pub struct ObserveLayer {
+    metrics: Metrics,
+    sampling: Sampling,
+}
+
+impl ObserveLayer {
+    pub fn new(sampling: Sampling, registry: &mut Registry) -> Self {
+        Self {
+            metrics: Metrics::register(registry),
+            sampling,
+        }
+    }
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe {
+            inner,
+            shared: self.clone(),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Observe<S> {
+    inner: S,
+    shared: ObserveLayer,
+}
+
+impl<S> Service<Request> for Observe<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let id = RequestId::from_headers(request.headers());
+        request.extensions_mut().insert(id.clone());
+        let observation = Observation::begin(&self.shared, &request);
+        let incoming = Incoming::parse(request.headers(), self.shared.sampling);
+        let span = telemetry::request_span!(
+            incoming,
+            request_id = id.as_str(),
+            http.request.method = request.method().as_str(),
+            http.route = observation.route.as_str(),
+            http.response.status_code = tracing::field::Empty,
+        );
+        let answer = self.inner.call(request).instrument(span.clone());
+        Box::pin(async move {
+            let mut response = answer.await?;
+            let _entered = span.enter();
+            let error = finish(&mut response, &id);
+            observation.end(&span, response.status(), error.as_deref());
+            Ok(response)
+        })
+    }
+}
+
+/// Completes a response: the problem gets its body, and every answer the headers that none must lack.
+fn finish(response: &mut Response, id: &RequestId) -> Option<Arc<ApiError>> {
+    let error = response.extensions_mut().remove::<Arc<ApiError>>();
+    if let Some(error) = &error {
+        *response.body_mut() = problem_body(error, id.as_str());
+    }
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    error
+}
+
+/// [`finish`] for a router without this layer.
+pub async fn write_problem(mut response: Response<Body>) -> Response<Body> {
+    finish(
+        &mut response,
+        &RequestId::from_headers(&http::HeaderMap::new()),
+    );
+    response
+}
+
+/// A request under way. One that is dropped unfinished was abandoned by its client.
+struct Observation {
+    metrics: Metrics,
+    method: Method,
+    route: Route,
+    begun: Instant,
+    ended: bool,
+}
+
+impl Observation {
+    fn begin(shared: &ObserveLayer, request: &Request) -> Self {
+        shared.metrics.begun();
+        Self {
+            metrics: shared.metrics.clone(),
+            method: request.method().clone(),
+            route: Route::of(request),
+            begun: Instant::now(),
+            ended: false,
+        }
+    }
+
+    fn end(mut self, span: &Span, status: StatusCode, error: Option<&ApiError>) {
+        self.ended = true;
+        let took = self.begun.elapsed();
+        span.record("http.response.status_code", status.as_u16());
+        self.metrics
+            .answered(&self.method, &self.route, status, took);
+        log(status, took, &self.route, error);
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.metrics.abandoned();
+            tracing::debug!("the client went away before the answer");
+        }
+    }
+}
+
+/// The one line of a request. What is our fault is an error, what a dependency did is a warning, and a probe that
+/// found nothing is no news.
+fn log(status: StatusCode, took: Duration, route: &Route, error: Option<&ApiError>) {
+    let status_code = status.as_u16();
+    let took_ms = took.as_secs_f64() * 1e3;
+    let cause = error.map(Chain);
+    match cause {
+        Some(cause) if status == StatusCode::INTERNAL_SERVER_ERROR => {
+            tracing::error!(status = status_code, took_ms, error = %cause, "request failed");
+        }
+        Some(cause) if status.is_server_error() => {
+            tracing::warn!(status = status_code, took_ms, error = %cause, "request failed");
+        }
+        _ if matches!(route.as_str(), "/health" | "/ready") && status.is_success() => {
+            tracing::debug!(status = status_code, took_ms, "probe answered");
+        }
+        Some(cause) => {
+            tracing::info!(status = status_code, took_ms, error = %cause, "request refused")
+        }
+        None => tracing::info!(status = status_code, took_ms, "request answered"),
+    }
+}
+
+/// An error with all its causes, which its `Display` leaves out.
+struct Chain<'a>(&'a ApiError);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

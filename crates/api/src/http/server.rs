@@ -1,0 +1,250 @@
+//! A listener and its connections: HTTP/1.1 and h2c on one port, every wait bounded, and a drain that loses nothing.
+//!
+//! `axum::serve` sets no timer, no cap and no deadline for a drain, which is why this accept loop is ours.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, extract::Request, response::Response};
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderValue, Version, header};
+use http_body::{Frame, SizeHint};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::{
+    Config,
+    drain::{Drain, Pending, Phase},
+    stream::{Activity, InFlight, TimedStream},
+};
+
+/// Connections the kernel keeps for us until they are accepted.
+const BACKLOG: u32 = 4096;
+/// The pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often an idle HTTP/2 peer is asked whether it is still there.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+/// Requests one HTTP/2 connection may have open.
+const HTTP2_STREAMS_MAX: u32 = 200;
+
+/// A bound listener with everything a connection needs.
+pub struct Server {
+    listener: TcpListener,
+    app: Router,
+    config: Arc<Config>,
+    drain: Drain,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Binds `config.listen`. `app` serves the connections once [`Server::run`] runs.
+    pub fn bind(config: Arc<Config>, app: Router, drain: Drain) -> io::Result<Self> {
+        Ok(Self {
+            listener: listen(config.listen)?,
+            app,
+            config,
+            drain,
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// The address it is bound to, with the port the kernel chose if the setting was 0.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until the drain reaches [`Phase::Closing`] and then until the last connection has ended, which may take
+    /// as long as the slowest of them.
+    pub async fn run(self) {
+        self.accept_until_closing().await;
+        drop(self.listener);
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn accept_until_closing(&self) {
+        let slots = Arc::new(Semaphore::new(self.config.connections_max));
+        let mut closing = pin!(self.drain.reached(Phase::Closing));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept(&slots) => accepted,
+                () = &mut closing => break,
+            };
+            self.spawn(accepted);
+        }
+        // What the kernel has already accepted for us would be reset with the listener; it is served instead.
+        while let Some(accepted) = self.accept(&slots).now_or_never() {
+            self.spawn(accepted);
+        }
+    }
+
+    /// The next connection, once there is a slot for it. Never fails: an error of one connection is not the
+    /// listener's, and an exhausted process gets a pause to recover in.
+    async fn accept(&self, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+        let slot = Arc::clone(slots)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => return (stream, slot),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "accepting a connection failed; trying again");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, (stream, slot): (TcpStream, OwnedSemaphorePermit)) {
+        let connection = Connection {
+            app: self.app.clone(),
+            drain: self.drain.clone(),
+            activity: Arc::default(),
+        };
+        let config = Arc::clone(&self.config);
+        self.tasks.spawn(async move {
+            connection.serve(stream, &config).await;
+            drop(slot);
+        });
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+/// One accepted connection.
+struct Connection {
+    app: Router,
+    drain: Drain,
+    activity: Arc<Activity>,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, config: &Config) {
+        // Without it small responses wait for the client's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let io = TokioIo::new(TimedStream::new(stream, Arc::clone(&self.activity), config));
+        let builder = builder(config);
+        let mut serving =
+            pin!(builder.serve_connection(io, service_fn(|request| self.answer(request))));
+
+        tokio::select! {
+            // An error here is a client that went away or was too slow: its own affair.
+            _ = serving.as_mut() => return,
+            () = self.drain.reached(Phase::LameDuck) => {}
+        }
+        // HTTP/2 is told with GOAWAY and its open streams finish; HTTP/1.1 is told with the next answer.
+        if self.activity.is_http2() {
+            serving.as_mut().graceful_shutdown();
+        }
+        tokio::select! {
+            _ = serving.as_mut() => return,
+            () = self.drain.reached(Phase::Closing) => {}
+        }
+        serving.as_mut().graceful_shutdown();
+        let _ = serving.await;
+    }
+
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> + use<> {
+        let version = request.version();
+        let counted = (self.activity.begin(version), self.drain.begin());
+        let answer = self.app.clone().call(request.map(Body::new));
+        let drain = self.drain.clone();
+        async move {
+            let mut response = answer.await?;
+            if version < Version::HTTP_2 && drain.phase() >= Phase::LameDuck {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| TrackedBody {
+                body,
+                _counted: counted,
+            }))
+        }
+    }
+}
+
+fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `TimedStream` times the head, because hyper's timer would also end an idle connection.
+        .header_read_timeout(None)
+        // Twice our own limits, so that what exceeds ours is still parsed and gets a problem for an answer.
+        .max_buf_size((config.head_bytes_max * 2).max(16 * 1024))
+        .max_headers(config.headers_max * 2);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_header_list_size(u32::try_from(config.head_bytes_max * 2).unwrap_or(u32::MAX));
+    builder
+}
+
+/// A response body that keeps its request counted.
+struct TrackedBody {
+    body: Body,
+    _counted: (InFlight, Pending),
+}
+
+impl http_body::Body for TrackedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

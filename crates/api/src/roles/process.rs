@@ -1,0 +1,104 @@
+//! What every long-running role shares: telemetry, the state, background checks, the admin listener, and an end that
+//! leaves nothing behind.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use settings::Loaded;
+use telemetry::metrics::Metrics;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{CUT, shutdown::Signals};
+use crate::{
+    http::{
+        admin::{self, AdminState},
+        observe::ObserveLayer,
+    },
+    settings::Settings,
+    state::AppState,
+};
+
+/// A running process, whatever its role.
+pub struct Process {
+    pub state: AppState,
+    pub observe: ObserveLayer,
+    /// Every task of the process that is not a request.
+    pub background: TaskTracker,
+    stop: CancellationToken,
+    telemetry: telemetry::Telemetry,
+    signals: Option<Signals>,
+}
+
+impl Process {
+    /// Builds everything and starts the background checks. Nothing here waits for a dependency.
+    pub fn start(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<Self> {
+        let settings = &loaded.settings;
+        let telemetry = telemetry::init(&settings.telemetry, env!("CARGO_PKG_VERSION"))?;
+        let mut metrics = Metrics::new(vec![("requests", tokio::runtime::Handle::current())]);
+        telemetry.register(metrics.registry_mut());
+        let process = Self {
+            state: AppState::new(settings, metrics.registry_mut())?,
+            observe: ObserveLayer::new(telemetry.sampling(), metrics.registry_mut()),
+            background: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            telemetry,
+            signals: Some(signals),
+        };
+        process.watch_dependencies();
+        process.serve_admin(metrics)?;
+        Ok(process)
+    }
+
+    fn watch_dependencies(&self) {
+        // WIP self.background.spawn(self.state.cluster.clone().watch(self.stop.clone()));
+        self.background
+            .spawn(self.state.redis.clone().watch(self.stop.clone()));
+        let (health, stop) = (self.state.health.clone(), self.stop.clone());
+        self.background
+            .spawn(async move { stop.run_until_cancelled(health.beat()).await });
+    }
+
+    fn serve_admin(&self, metrics: Metrics) -> anyhow::Result<()> {
+        let listen = self.state.health.config().listen;
+        let state = AdminState {
+            app: self.state.clone(),
+            metrics: Arc::new(metrics),
+            log_level: self.telemetry.log_level(),
+        };
+        let address = admin::spawn(state)
+            .with_context(|| format!("cannot listen on admin.listen = {listen}"))?;
+        tracing::info!(%address, "admin listener: /health /ready /metrics /status /log-level");
+        Ok(())
+    }
+
+    /// Waits for the first signal, says so to the probes, and lets a second signal end the process at once.
+    pub async fn told_to_end(&mut self) -> &'static str {
+        let mut signals = self.signals.take().expect("a process is told to end once");
+        let signal = signals.next().await;
+        self.state.health.draining();
+        self.background.spawn(async move {
+            let signal = signals.next().await;
+            tracing::warn!(signal, "a second signal: exiting at once");
+            std::process::exit(CUT.into());
+        });
+        signal
+    }
+
+    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many requests were not finished.
+    pub async fn end(self, cut: usize) -> ExitCode {
+        self.stop.cancel();
+        if cut > 0 {
+            tracing::error!(cut, "ended with requests unfinished");
+        } else {
+            tracing::info!("ended with everything finished");
+        }
+        if !self.telemetry.shutdown().await {
+            eprintln!("holdfast: some spans could not be delivered before telemetry.flush_timeout");
+        }
+        if cut > 0 {
+            ExitCode::from(CUT)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The service's settings: every crate's own `Config`, composed. Nothing is decided here but how they fit together.
+
+use std::time::Duration;
+
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use settings::{Fault, ladder};
+
+use crate::{http, roles::shutdown};
+
+/// Everything that can be set. Keys mirror the fields: `http.read_deadline` is `HOLDFAST__HTTP__READ_DEADLINE`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The public listener.
+    #[garde(dive)]
+    pub http: http::Config,
+    /// The admin listener.
+    #[garde(dive)]
+    pub admin: http::AdminConfig,
+    /// How the process ends.
+    #[garde(dive)]
+    pub shutdown: shutdown::Config,
+    /// Primary, replicas and their pools.
+    #[garde(dive)]
+    pub postgres: data::postgres::Config,
+    /// The shared connection to Redis.
+    #[garde(dive)]
+    pub redis: data::redis::Config,
+    /// Both levels of the cache.
+    #[garde(dive)]
+    pub cache: data::cache::Config,
+    /// Sessions, their cookie and password hashing.
+    #[garde(dive)]
+    pub sessions: data::sessions::Config,
+    /// Logs, traces and metrics.
+    #[garde(dive)]
+    pub telemetry: telemetry::Config,
+}
+
+impl settings::Settings for Settings {
+    const PROFILES: &'static [(&'static str, &'static str)] = &[
+        ("dev", include_str!("../../../deploy/config/dev.toml")),
+        ("test", include_str!("../../../deploy/config/test.toml")),
+        ("prod", include_str!("../../../deploy/config/prod.toml")),
+    ];
+
+    const SECRETS: &'static [&'static str] =
+        &["postgres.primary_url", "postgres.replica_urls", "redis.url"];
+
+    fn rules(&self, _profile: &str) -> Vec<Fault> {
+        [self.database_ladder(), self.shutdown_ladder()].concat()
+    }
+}
+
+impl Settings {
+    /// A wait that may outlast the one around it never ends by itself, so each must be shorter than the next.
+    fn database_ladder(&self) -> Vec<Fault> {
+        let postgres = &self.postgres;
+        [
+            ladder(&[
+                ("postgres.replica_timeout", postgres.replica_timeout),
+                ("postgres.statement_timeout", postgres.statement_timeout),
+                ("http.read_deadline", self.http.read_deadline),
+                ("http.write_deadline", self.http.write_deadline),
+                ("shutdown.drain_timeout", self.shutdown.drain_timeout),
+            ]),
+            ladder(&[
+                ("postgres.acquire_timeout", postgres.acquire_timeout),
+                ("postgres.connect_timeout", postgres.connect_timeout),
+                ("postgres.statement_timeout", postgres.statement_timeout),
+            ]),
+            ladder(&[
+                ("redis.command_timeout", self.redis.command_timeout),
+                ("http.read_deadline", self.http.read_deadline),
+            ]),
+        ]
+        .concat()
+    }
+
+    /// The orchestrator kills the process after `grace`, so everything the process does on the way out must fit in.
+    fn shutdown_ladder(&self) -> Vec<Fault> {
+        let all: Duration = self.shutdown.phases().sum::<Duration>() + self.telemetry.flush_timeout;
+        ladder(&[
+            (
+                "shutdown.pre_stop + lame_duck + drain_timeout, and telemetry.flush_timeout",
+                all,
+            ),
+            ("shutdown.grace", self.shutdown.grace),
+        ])
+    }
+}

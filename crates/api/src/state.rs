@@ -1,0 +1,73 @@
+//! What every request can reach, and the one place where it is built.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use data::{cache::Cache, postgres::Cluster, redis::Redis, sessions::Sessions};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    http::{
+        self,
+        health::{Check, Health},
+    },
+    settings::Settings,
+};
+
+/// Shared by all requests of the process. A clone is a handful of reference counts.
+#[derive(Clone, FromRef)]
+pub struct AppState {
+    /// The public listener's limits.
+    pub http: Arc<http::Config>,
+    /// The stage of the process and what its probes answer from.
+    pub health: Arc<Health>,
+    /// Postgres; handlers take the extractor `Db`, which knows the request's deadline.
+    pub cluster: Cluster,
+    /// The shared connection to Redis.
+    pub redis: Redis,
+    /// Who is signed in.
+    pub sessions: Sessions,
+}
+
+impl AppState {
+    /// Opens no connection and waits for nothing, so a service starts whatever its dependencies do.
+    ///
+    /// # Errors
+    /// For URLs that settings from [`settings::load`] never hold.
+    pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
+        let redis = Redis::new(&settings.redis, registry)?;
+        let _cache = Cache::new(&settings.cache, redis.clone(), registry);
+        Ok(Self {
+            http: Arc::new(settings.http.clone()),
+            health: Arc::new(Health::new(settings.admin.clone())),
+            cluster: Cluster::new(&settings.postgres, registry)?,
+            sessions: Sessions::new(&settings.sessions, redis.clone()),
+            redis,
+        })
+    }
+
+    /// Every dependency as the background checks last saw it.
+    pub fn checks(&self) -> Vec<Check> {
+        let redis = self.redis.status();
+        let nodes = self.cluster.status().into_iter().map(|node| Check {
+            name: node.name,
+            healthy: node.healthy,
+            age: node.checked_ago,
+            error: node.error,
+        });
+        let redis = Check {
+            name: data::redis::NAME.to_owned(),
+            healthy: redis.healthy,
+            age: redis.age,
+            error: redis.error,
+        };
+        nodes.chain([redis]).collect()
+    }
+
+    /// Whether the database has every migration this build was made with.
+    pub fn schema_is_current(&self) -> bool {
+        self.cluster
+            .schema_version()
+            .is_some_and(|version| version >= data::migrate::expected())
+    }
+}

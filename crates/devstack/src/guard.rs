@@ -1,0 +1,219 @@
+//! Owns the stack's folder and everything that runs in it. A watchdog process holds the far end of a pipe: when the
+//! owner ends, however it ends (return, panic, Ctrl-C, kill -9), the pipe closes and the watchdog kills what was
+//! started and removes the folder. A parent-death signal would not do: the kernel clears it when the user changes.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::unistd::{User, geteuid};
+
+use crate::process::Process;
+
+/// Renaming the folder of process ids closes the gate: a program launched after it cannot sign in, and so ends.
+/// Postgres puts every backend into a group of its own, so children are looked up; a stopped parent cannot fork more.
+const WATCHDOG: &str = r#"
+trap '' HUP INT QUIT TERM
+while read -r _; do :; done
+children() {
+    if [ -e /proc/self/stat ]; then
+        for stat in /proc/[0-9]*/stat; do
+            { read -r pid _ _ parent _ <"$stat"; } 2>/dev/null && [ "$parent" = "$1" ] && echo "$pid"
+        done
+    else
+        ps -axo pid=,ppid= | while read -r pid parent; do [ "$parent" = "$1" ] && echo "$pid"; done
+    fi
+}
+cd / && mv "$0/pids" "$0/ending" && for file in "$0"/ending/*; do
+    [ -e "$file" ] || continue
+    pid=${file##*/}
+    kill -STOP "$pid" 2>/dev/null
+    kill -KILL $(children "$pid") "$pid" 2>/dev/null
+    kill -KILL "-$pid" 2>/dev/null
+done
+tries=0
+until rm -rf "$0" 2>/dev/null || [ $tries -ge 50 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
+"#;
+
+/// A program signs in with the watchdog before it becomes itself, so that none can slip through.
+const LAUNCH: &str = r#"echo >"$0/$$" && exec "$@""#;
+
+/// The stack's folder, and the life of all processes in it. Dropping it ends them and removes the folder.
+pub(crate) struct Guard {
+    folder: PathBuf,
+    servant: Servant,
+    watchdog: Mutex<Child>,
+}
+
+/// Whom the servers run as. Postgres refuses to run as root.
+#[derive(Clone, Copy)]
+pub(crate) struct Servant {
+    pub(crate) uid: u32,
+    gid: u32,
+    /// Whether it is somebody else than the owner.
+    other: bool,
+}
+
+impl Servant {
+    fn find() -> Result<Self> {
+        if !geteuid().is_root() {
+            return Ok(Self {
+                uid: geteuid().as_raw(),
+                gid: nix::unistd::getegid().as_raw(),
+                other: false,
+            });
+        }
+        let user = User::from_name("postgres")?.or(User::from_name("nobody")?);
+        let user = user.context(
+            "Postgres refuses to run as root, and there is no user `postgres` or `nobody`",
+        )?;
+        Ok(Self {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            other: true,
+        })
+    }
+}
+
+impl Guard {
+    pub(crate) fn new() -> Result<Self> {
+        let servant = Servant::find()?;
+        let folder = env::temp_dir().join(format!("holdfast-{:08x}", fastrand::u32(..)));
+        for path in [folder.clone(), folder.join("pids")] {
+            DirBuilder::new()
+                .mode(0o700)
+                .create(&path)
+                .with_context(|| format!("create {}", path.display()))?;
+            chown(&path, Some(servant.uid), Some(servant.gid))?;
+        }
+        let watchdog = Command::new("/bin/sh")
+            .args([OsStr::new("-c"), OsStr::new(WATCHDOG), folder.as_os_str()])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start the watchdog")?;
+        Ok(Self {
+            folder,
+            servant,
+            watchdog: Mutex::new(watchdog),
+        })
+    }
+
+    /// Where the stack lives. It belongs to the servant; nobody else may enter.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn servant(&self) -> Servant {
+        self.servant
+    }
+
+    /// Starts a server in a process group of its own; what it prints is appended to `<log>.log`.
+    pub(crate) fn spawn(&self, log: &str, program: &Path, args: &[OsString]) -> Result<Process> {
+        let path = self.folder.join(log).with_extension("log");
+        let output = File::options().create(true).append(true).open(&path)?;
+        let child = self
+            .command(program, args)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        Ok(Process::new(child, self.folder.join("pids"), path))
+    }
+
+    /// Runs a program to its end, with `input` as its standard input; an error holds what it printed.
+    pub(crate) async fn run(
+        &self,
+        program: &Path,
+        args: &[OsString],
+        input: Option<&Path>,
+    ) -> Result<()> {
+        let stdin = match input {
+            Some(path) => File::open(path)?.into(),
+            None => Stdio::null(),
+        };
+        let mut command = self.command(program, args);
+        command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = tokio::process::Command::from(command).spawn();
+        let child = child.with_context(|| format!("start {}", program.display()))?;
+        let pid = child
+            .id()
+            .map(|pid| self.folder.join("pids").join(pid.to_string()));
+        let output = child.wait_with_output().await?;
+        if let Some(path) = pid {
+            let _ = fs::remove_file(path);
+        }
+        let printed = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{} failed: {}",
+            program.display(),
+            printed.trim()
+        );
+        Ok(())
+    }
+
+    /// Ends all processes and removes the folder; takes some tens of milliseconds, and at most five seconds.
+    pub(crate) fn end(&self) {
+        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(watchdog.stdin.take());
+        let _: io::Result<_> = watchdog.wait();
+    }
+
+    /// A command run as the servant, who signs in with the watchdog. Only PATH is passed on: a `PGPORT` or `LANG` of
+    /// the developer's shell must not reach the servers.
+    fn command(&self, program: &Path, args: &[OsString]) -> Command {
+        let mut command = self.launcher();
+        command
+            .arg(program)
+            .args(args)
+            .current_dir(&self.folder)
+            .env_clear()
+            .env("LC_ALL", "C");
+        if let Some(path) = env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        if self.servant.other {
+            command.uid(self.servant.uid).gid(self.servant.gid);
+        }
+        command.process_group(0);
+        command
+    }
+
+    /// A command that dies with the stack; the program and its arguments are still to be added.
+    pub(crate) fn launcher(&self) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            OsStr::new("-c"),
+            OsStr::new(LAUNCH),
+            self.folder.join("pids").as_os_str(),
+        ]);
+        command
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,63 @@
+//! The program `devstack`: a stack for a terminal (`up`), or around one command (`exec`).
+
+mod command;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use devstack::{STATE_FILE_VARIABLE, Stack};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Postgres (primary and streaming standby) and Redis from installed programs; all gone when this ends.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a stack, print where it is, and keep it until Ctrl-C or SIGTERM.
+    Up,
+    /// Start a stack, run a command with its addresses in the environment, and stop with the command's exit code.
+    Exec {
+        /// The command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up => up().await,
+        Command::Exec { command } => command::run(&command).await,
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("devstack: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn up() -> Result<ExitCode> {
+    // Before anything slow, so that a Ctrl-C during the start stops it in order, too.
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    tokio::select! {
+        result = stay() => result,
+        _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn stay() -> Result<ExitCode> {
+    let stack = Stack::start().await?;
+    for (name, value) in command::environment(&stack) {
+        println!("export {name}={value}");
+    }
+    println!("# {STATE_FILE_VARIABLE} lets tests use this stack. Ctrl-C stops it.");
+    std::future::pending().await
+}

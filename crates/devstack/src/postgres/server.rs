@@ -1,0 +1,149 @@
+//! A Postgres server, primary or standby: a data folder, a port, and a process to start and to hurt.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use sqlx::{
+    Connection, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+use super::SUPERUSER;
+use crate::{binaries::PostgresBinaries, guard::Guard, process::Process};
+
+/// How long a server may take to accept connections; recovery after a kill is part of it.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_POLL: Duration = Duration::from_millis(10);
+/// How long one control connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One running Postgres server and the ways to hurt it.
+pub struct Postgres {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) binaries: PostgresBinaries,
+    pub(crate) name: &'static str,
+    pub(crate) data: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) superuser_password: String,
+    pub(crate) process: Mutex<Option<Process>>,
+}
+
+impl Postgres {
+    /// Starts the process and waits until it accepts connections.
+    pub(crate) async fn start(&self) -> Result<()> {
+        let mut slot = self.process.lock().await;
+        ensure!(slot.is_none(), "the {} runs already", self.name);
+        let args = [
+            "-D".into(),
+            self.data.clone().into(),
+            "-p".into(),
+            self.port.to_string().into(),
+        ];
+        let process = slot.insert(self.guard.spawn(
+            self.name,
+            &self.binaries.program("postgres"),
+            &args,
+        )?);
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let Err(error) = self.connect().await else {
+                return Ok(());
+            };
+            process.check_alive()?;
+            if Instant::now() >= deadline {
+                bail!(error.context(format!(
+                    "the {} was not up within {START_TIMEOUT:?}",
+                    self.name
+                )));
+            }
+            sleep(START_POLL).await;
+        }
+    }
+
+    /// Kill -9 of the server and all its backends, as a power cut would end them.
+    pub async fn kill(&self) -> Result<()> {
+        let mut process = self
+            .process
+            .lock()
+            .await
+            .take()
+            .with_context(|| self.not_running())?;
+        process.kill().await
+    }
+
+    /// Stops the server and all its backends with SIGSTOP: connections stay open and nothing answers.
+    pub async fn pause(&self) -> Result<()> {
+        self.process
+            .lock()
+            .await
+            .as_ref()
+            .with_context(|| self.not_running())?
+            .pause()
+    }
+
+    /// Lets a paused server run again.
+    pub async fn resume(&self) -> Result<()> {
+        self.process
+            .lock()
+            .await
+            .as_ref()
+            .with_context(|| self.not_running())?
+            .resume()
+    }
+
+    /// Starts a killed server again, on the same port and data, and waits until it accepts connections.
+    pub async fn restart(&self) -> Result<()> {
+        self.start().await
+    }
+
+    /// The standby goes on receiving what the primary writes and stops showing it. An error on the primary.
+    pub async fn pause_replay(&self) -> Result<()> {
+        self.execute("select pg_wal_replay_pause()").await
+    }
+
+    /// The standby shows again what it has received.
+    pub async fn resume_replay(&self) -> Result<()> {
+        self.execute("select pg_wal_replay_resume()").await
+    }
+
+    /// From now on the standby shows a commit only so long after it happened; zero ends the delay.
+    pub async fn apply_delay(&self, delay: Duration) -> Result<()> {
+        self.execute(&format!(
+            "alter system set recovery_min_apply_delay = {}",
+            delay.as_millis()
+        ))
+        .await?;
+        self.execute("select pg_reload_conf()").await
+    }
+
+    /// A connection of the superuser, around the proxy.
+    pub(crate) async fn connect(&self) -> Result<PgConnection> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username(SUPERUSER)
+            .password(&self.superuser_password)
+            .ssl_mode(PgSslMode::Disable)
+            .database("postgres");
+        let connecting = PgConnection::connect_with(&options);
+        Ok(timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .with_context(|| format!("connect to the {}", self.name))??)
+    }
+
+    pub(crate) async fn execute(&self, sql: &str) -> Result<()> {
+        let mut connection = self.connect().await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await?;
+        Ok(connection.close().await?)
+    }
+
+    fn not_running(&self) -> String {
+        format!("the {} is not running", self.name)
+    }
+}
