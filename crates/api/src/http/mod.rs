@@ -23,3 +23,6 @@ pub use config::{AdminConfig, Config};
 pub use context::{Deadline, RequestId};
 pub use error::{ApiError, ApiResult};
 pub use extract::{Body, Db, Path, Query};
+
+#[cfg(test)]
+mod http_tests;

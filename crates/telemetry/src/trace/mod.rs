@@ -35,7 +35,8 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// As `config` says.
+    pub fn new(config: &Config) -> Self {
         Self {
             bound: bound(config.sample_ratio),
             trust_caller: config.trust_caller,
