@@ -6,7 +6,7 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
 
-use crate::{http, roles::shutdown};
+use crate::{features, http, roles::shutdown};
 
 /// Everything that can be set. Keys mirror the fields: `http.read_deadline` is `HOLDFAST__HTTP__READ_DEADLINE`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, Validate)]
@@ -32,7 +32,7 @@ pub struct Settings {
     pub cache: data::cache::Config,
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
-    pub sessions: data::sessions::Config,
+    pub sessions: features::sessions::Config,
     /// Logs, traces and metrics.
     #[garde(dive)]
     pub telemetry: telemetry::Config,

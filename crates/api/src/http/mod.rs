@@ -1,6 +1,7 @@
 //! The edge: from the socket to a handler's arguments, and back. Knows no feature.
 
 pub mod admin;
+pub mod conditional;
 mod config;
 mod context;
 pub mod docs;
@@ -13,8 +14,11 @@ pub mod layers;
 mod listener;
 mod metrics;
 pub mod observe;
+pub mod page;
 pub mod server;
+pub mod session;
 mod stream;
+pub mod text;
 
 pub use config::{AdminConfig, Config};
 pub use context::{Deadline, RequestId};
