@@ -24,6 +24,9 @@ pub struct Settings {
     /// Primary, replicas and their pools.
     #[garde(dive)]
     pub postgres: data::postgres::Config,
+    /// How patient `holdfast migrate` is.
+    #[garde(dive)]
+    pub migrate: data::migrate::Config,
     /// The shared connection to Redis.
     #[garde(dive)]
     pub redis: data::redis::Config,

@@ -36,8 +36,7 @@ impl TestApp {
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let services = devstack::shared().await;
         let template = services.template("api", async |url| {
-            let mut connection = sqlx::PgConnection::connect(&url).await?;
-            data::migrate::MIGRATOR.run(&mut connection).await
+            data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
         });
         let database = services
             .database_from(&template.await.unwrap())
@@ -60,8 +59,9 @@ impl TestApp {
         let state = AppState::new(&settings, &mut registry).unwrap();
         let observe = ObserveLayer::new(Sampling::new(&settings.telemetry), &mut registry);
         state.health.started();
-        // WIP tokio::spawn(state.cluster.clone().watch(CancellationToken::new()));
-        tokio::spawn(state.redis.clone().watch(CancellationToken::new()));
+        let (cluster, redis) = (state.cluster.clone(), state.redis.clone());
+        tokio::spawn(async move { cluster.watch(CancellationToken::new()).await });
+        tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
         let router = crate::router(state.clone(), observe);
         Self {

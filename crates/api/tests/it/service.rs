@@ -9,8 +9,8 @@ use std::{
 
 use devstack::Database;
 use nix::{sys::signal::Signal, unistd::Pid};
+use secrecy::SecretString;
 use serde_json::Value;
-use sqlx::Connection;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
@@ -24,8 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub async fn database() -> Database {
     let services = devstack::shared().await;
     let template = services.template("api", async |url| {
-        let mut connection = sqlx::PgConnection::connect(&url).await?;
-        data::migrate::MIGRATOR.run(&mut connection).await
+        data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
     });
     services
         .database_from(&template.await.unwrap())
