@@ -27,7 +27,7 @@ walls: ## Which crate may use which
 
 deny: ## Licences, sources, banned and doubled dependencies
 	deploy/tools.sh && cargo fetch --locked --quiet
-	$(BIN)/../tools/bin/cargo-deny --offline --workspace check --hide-inclusion-graph bans licenses sources
+	$(BIN)/../tools/bin/cargo-deny --offline --workspace check -D unmatched-skip bans licenses sources
 
 docs: ## The documentation of every item, warnings refused
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet

@@ -1,10 +1,81 @@
 //! The schema's migrations, built into the binary. Forward only; each runs in a transaction of its own together with its
 //! entry in `_sqlx_migrations`, so that a crash leaves either all of it or nothing.
 
-use sqlx::migrate::Migrator;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use sqlx::Connection as _;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::time::timeout;
+
+use crate::limits::between;
+use crate::postgres;
 
 /// Every migration, in order.
-pub static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("../../migrations");
+    // After a rollback of the service an older binary meets a newer schema, and has nothing to do.
+    migrator.set_ignore_missing(true);
+    migrator
+});
+
+/// How patient the migrator is.
+#[derive(Clone, Debug, Serialize, Deserialize, garde::Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long a migration may wait for a lock. Everything that comes after it in the lock's queue waits as long.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(10), Duration::from_secs(60))))]
+    pub lock_timeout: Duration,
+    /// How often the migrations are begun when a lock is not to be had, including the lock of another migrator.
+    #[garde(range(min = 1, max = 1000))]
+    pub attempts_max: u32,
+    /// How long opening the connection may take.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(10), Duration::from_secs(60))))]
+    pub connect_timeout: Duration,
+    /// How long one attempt may take with all its migrations.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_secs(1), Duration::from_secs(86_400))))]
+    pub timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lock_timeout: Duration::from_secs(5),
+            attempts_max: 12,
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL cannot be read.
+    #[error("the URL for migrations is not the URL of a Postgres database")]
+    InvalidUrl,
+    /// The server cannot be reached.
+    #[error("the database for migrations cannot be reached")]
+    Connect(#[source] Option<sqlx::Error>),
+    /// Someone held a lock all the time.
+    #[error("a lock that the migrations need was not to be had in {attempts} attempts")]
+    Locked {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The whole took too long.
+    #[error("the migrations took longer than {0:?}")]
+    Timeout(Duration),
+    /// A migration is wrong or was changed after it had been applied.
+    #[error("a migration failed")]
+    Failed(#[source] MigrateError),
+}
 
 /// The version that this binary's statements are written for: the newest migration's.
 pub fn expected() -> i64 {
@@ -13,4 +84,60 @@ pub fn expected() -> i64 {
         .map(|migration| migration.version)
         .max()
         .unwrap_or(0)
+}
+
+/// Applies what is missing, on a connection of its own that must reach the primary without a transaction pooler between.
+/// Of several that run at once, one applies and the others find it done: `sqlx` takes an advisory lock.
+///
+/// # Errors
+/// When the server cannot be reached, a lock is not to be had, time is up or a migration is wrong. What was applied before
+/// stays; running it again goes on from there.
+pub async fn run(url: &SecretString, config: &Config) -> Result<(), Error> {
+    let options = postgres::parse(url).ok_or(Error::InvalidUrl)?;
+    let options = options.application_name("holdfast-migrate").options([
+        (
+            "lock_timeout",
+            format!("{}ms", config.lock_timeout.as_millis()),
+        ),
+        // The role's default is meant for requests. A large table takes its time.
+        ("statement_timeout", "0".to_owned()),
+    ]);
+    for attempt in 1..=config.attempts_max {
+        match timeout(config.timeout, run_once(&options, config)).await {
+            Err(_) => return Err(Error::Timeout(config.timeout)),
+            Ok(Err(Error::Failed(error))) if is_lock_timeout(&error) => {
+                tracing::warn!(attempt, "a lock that the migrations need is held by others");
+            }
+            Ok(outcome) => return outcome,
+        }
+    }
+    Err(Error::Locked {
+        attempts: config.attempts_max,
+    })
+}
+
+/// The connection ends with the attempt, and with it the advisory lock and an unfinished transaction.
+async fn run_once(options: &PgConnectOptions, config: &Config) -> Result<(), Error> {
+    let connection = timeout(config.connect_timeout, PgConnection::connect_with(options)).await;
+    let mut connection = connection
+        .map_err(|_| Error::Connect(None))?
+        .map_err(|error| Error::Connect(Some(error)))?;
+    MIGRATOR
+        .run_direct(None, &mut connection, false)
+        .await
+        .map_err(Error::Failed)?;
+    // Done is done: the socket closes on its own if the farewell fails.
+    let _ = connection.close().await;
+    Ok(())
+}
+
+fn is_lock_timeout(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .as_deref()
+        == Some("55P03")
 }

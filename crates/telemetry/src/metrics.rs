@@ -145,13 +145,15 @@ fn count(number: usize) -> f64 {
     number as f64
 }
 
+type Read = fn(&Handle) -> usize;
+
 /// The tokio runtimes of the process.
 #[derive(Debug)]
 struct Runtimes(Vec<(&'static str, Handle)>);
 
 impl Collector for Runtimes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let gauges: [(&str, &str, fn(&Handle) -> usize); 3] = [
+        let gauges: [(&str, &str, Read); 3] = [
             ("tokio_workers", "Worker threads", |runtime| {
                 runtime.metrics().num_workers()
             }),
@@ -175,5 +177,47 @@ impl Collector for Runtimes {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_process_and_its_runtimes_are_measured() {
+        let mut metrics = Metrics::new(vec![
+            ("public", Handle::current()),
+            ("admin", Handle::current()),
+        ]);
+        let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
+        metrics
+            .registry_mut()
+            .register("orders", "Orders taken", counter.clone());
+        counter.inc();
+
+        let text = metrics.encode().unwrap();
+
+        let value = |name: &str| -> f64 {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} in\n{text}"))
+                .parse()
+                .unwrap()
+        };
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_start_time_seconds") > 1.7e9);
+        assert!(value("process_open_fds") >= 3.0);
+        assert!(value("process_threads") >= 1.0);
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        assert_eq!(value("tokio_workers{runtime=\"admin\"}"), 1.0);
+        assert_eq!(value("orders_total"), 1.0);
+        assert_eq!(
+            text.matches("# TYPE tokio_workers gauge").count(),
+            1,
+            "one family for both runtimes"
+        );
+        assert!(text.ends_with("# EOF\n"));
     }
 }

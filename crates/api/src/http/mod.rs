@@ -11,6 +11,7 @@ pub mod extract;
 mod guard;
 pub mod health;
 pub mod layers;
+mod listener;
 mod metrics;
 pub mod observe;
 pub mod page;

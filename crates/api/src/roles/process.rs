@@ -84,11 +84,11 @@ impl Process {
         signal
     }
 
-    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many requests were not finished.
+    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
         self.stop.cancel();
         if cut > 0 {
-            tracing::error!(cut, "ended with requests unfinished");
+            tracing::error!(connections = cut, "ended with responses unfinished");
         } else {
             tracing::info!("ended with everything finished");
         }

@@ -4,10 +4,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use garde::Validate;
-use humantime_serde::re::humantime::format_duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
+
+use crate::limits::between;
 
 /// Where the Postgres nodes are and how long and how much may be asked of them.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -15,11 +16,11 @@ use sqlx::postgres::PgConnectOptions;
 pub struct Config {
     /// URL of the primary, which takes every write.
     #[serde(serialize_with = "masked")]
-    #[garde(custom(postgres_url))]
+    #[garde(custom(is_postgres_url))]
     pub primary_url: SecretString,
     /// URLs of the streaming replicas, which take the reads. None: the primary takes them.
     #[serde(serialize_with = "masked_list")]
-    #[garde(length(max = 16), inner(custom(postgres_url)))]
+    #[garde(length(max = 16), inner(custom(is_postgres_url)))]
     pub replica_urls: Vec<SecretString>,
     /// Connections this process opens to the primary at most.
     #[garde(range(min = 1, max = 1000))]
@@ -32,52 +33,52 @@ pub struct Config {
     pub fallback_reads_max: usize,
     /// How long a request waits for a free connection.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(MILLISECOND, MINUTE)))]
+    #[garde(custom(between(MILLISECOND, MINUTE)))]
     pub acquire_timeout: Duration,
     /// How long opening a connection may take, authentication included.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(MILLISECOND, MINUTE)))]
+    #[garde(custom(between(MILLISECOND, MINUTE)))]
     pub connect_timeout: Duration,
     /// How long a replica may take for one read, waiting for a connection included, before the primary is asked.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(MILLISECOND, MINUTE)))]
+    #[garde(custom(between(MILLISECOND, MINUTE)))]
     pub replica_timeout: Duration,
     /// How long one statement on the primary may take, waiting for a connection included. Also the server's own limit
     /// (`statement_timeout`) on every node, for the case that it never learns that we gave up.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(MILLISECOND, HOUR)))]
+    #[garde(custom(between(MILLISECOND, HOUR)))]
     pub statement_timeout: Duration,
     /// How long a statement may wait for a lock (`lock_timeout` in the server).
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(MILLISECOND, HOUR)))]
+    #[garde(custom(between(MILLISECOND, HOUR)))]
     pub lock_timeout: Duration,
     /// How long a transaction may sit between two statements before the server ends it
     /// (`idle_in_transaction_session_timeout`).
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(MILLISECOND, HOUR)))]
+    #[garde(custom(between(MILLISECOND, HOUR)))]
     pub idle_in_transaction_timeout: Duration,
     /// How long an unused connection is kept. Below what firewalls on the way tolerate.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(SECOND, DAY)))]
+    #[garde(custom(between(SECOND, DAY)))]
     pub idle_timeout: Duration,
     /// How old a connection grows; up to a fifth less, at random, so that they do not all end at once.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(SECOND, DAY)))]
+    #[garde(custom(between(SECOND, DAY)))]
     pub lifetime_max: Duration,
     /// How many prepared statements each connection keeps.
     #[garde(range(min = 1, max = 10_000))]
     pub statement_cache_max: usize,
     /// How often the background check looks at each node.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(Duration::from_millis(10), MINUTE)))]
+    #[garde(custom(between(Duration::from_millis(10), MINUTE)))]
     pub check_interval: Duration,
     /// How long one background check may take.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(Duration::from_millis(10), MINUTE)))]
+    #[garde(custom(between(Duration::from_millis(10), MINUTE)))]
     pub check_timeout: Duration,
     /// How far a replica may be behind the primary and still take reads.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(within(Duration::from_millis(100), HOUR)))]
+    #[garde(custom(between(Duration::from_millis(100), HOUR)))]
     pub lag_max: Duration,
 }
 
@@ -112,7 +113,7 @@ impl Default for Config {
 }
 
 /// Reads a connection URL. The parser's complaint is dropped: it may quote the part with the password.
-pub(super) fn parse(url: &SecretString) -> Option<PgConnectOptions> {
+pub(crate) fn parse(url: &SecretString) -> Option<PgConnectOptions> {
     let url = url.expose_secret();
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return None;
@@ -120,24 +121,12 @@ pub(super) fn parse(url: &SecretString) -> Option<PgConnectOptions> {
     PgConnectOptions::from_str(url).ok()
 }
 
-fn postgres_url(url: &SecretString, _: &()) -> garde::Result {
+fn is_postgres_url(url: &SecretString, _: &()) -> garde::Result {
     match parse(url) {
         Some(_) => Ok(()),
         None => Err(garde::Error::new(
             "must be a URL like postgres://user:password@host:5432/database",
         )),
-    }
-}
-
-fn within(min: Duration, max: Duration) -> impl FnOnce(&Duration, &()) -> garde::Result {
-    move |value, ()| {
-        if (min..=max).contains(value) {
-            return Ok(());
-        }
-        let (min, max) = (format_duration(min), format_duration(max));
-        Err(garde::Error::new(format!(
-            "must be between {min} and {max}"
-        )))
     }
 }
 
@@ -169,7 +158,7 @@ mod tests {
         let report = config.validate().unwrap_err().to_string();
 
         assert!(
-            report.contains("acquire_timeout: must be between 1ms and 1m"),
+            report.contains("acquire_timeout: must be from 1ms to 60s"),
             "{report}"
         );
         assert!(

@@ -120,7 +120,7 @@ impl Lease {
             self.node.retire(connection);
         }
         if cause.blames_the_node() {
-            self.node.failed(cause);
+            self.node.failed(cause.label());
         }
     }
 

@@ -16,9 +16,11 @@ mod node;
 mod pool;
 mod rows;
 mod transaction;
+mod watch;
 
 pub use cluster::{Cluster, InvalidUrl, NodeStatus};
 pub use config::Config;
+pub(crate) use config::parse;
 pub use db::{Db, Reader, Writer};
 pub use node::Role;
 pub use rows::{Command, Rows};

@@ -157,7 +157,7 @@ impl Node {
                 .unwrap_or(failure);
         }
         if failure.cause.blames_the_node() {
-            self.failed(failure.cause);
+            self.failed(failure.cause.label());
         }
         failure
     }
@@ -165,21 +165,27 @@ impl Node {
     /// Notes a good answer.
     pub(super) fn succeeded(&self) {
         if self.health.succeeded() {
-            self.pool.manager().retire_all();
             tracing::info!(node = self.name, "Postgres node is back");
         }
     }
 
     /// Notes a failure that is the node's.
-    pub(super) fn failed(&self, cause: Cause) {
+    pub(super) fn failed(&self, reason: &'static str) {
         if self.health.failed() {
-            tracing::warn!(
-                node = self.name,
-                reason = cause.label(),
-                "Postgres node is taken out"
-            );
-            self.retire_all();
+            self.taken_out(reason);
         }
+    }
+
+    /// Sends no more requests to the node until it is seen well again.
+    pub(super) fn take_out(&self, reason: &'static str) {
+        if self.health.take_out() {
+            self.taken_out(reason);
+        }
+    }
+
+    fn taken_out(&self, reason: &'static str) {
+        tracing::warn!(node = self.name, reason, "Postgres node is taken out");
+        self.retire_all();
     }
 
     /// Ends the generation of a connection that was lost: its neighbours in the pool likely died with it.

@@ -66,9 +66,10 @@ impl Opener {
             && Instant::now() < connection.ends
     }
 
-    /// Opens a connection that the caller keeps to itself.
-    pub(super) async fn open(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.options).await
+    /// Opens a connection of the background check's own, to be told apart in `pg_stat_activity`.
+    pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
+        let options = self.options.clone().application_name("holdfast-check");
+        PgConnection::connect_with(&options).await
     }
 }
 
@@ -79,7 +80,7 @@ impl managed::Manager for Opener {
     async fn create(&self) -> Result<Connection, sqlx::Error> {
         // Read first: an incident while the connection is being opened concerns it too.
         let generation = self.generation.load(Ordering::Relaxed);
-        let inner = self.open().await?;
+        let inner = PgConnection::connect_with(&self.options).await?;
         let lifetime = self.lifetime_max.mul_f64(1.0 - fastrand::f64() / 5.0);
         Ok(Connection {
             inner,
