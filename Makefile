@@ -32,7 +32,9 @@ deny: ## Licences, sources, banned and doubled dependencies
 docs: ## The documentation of every item, warnings refused
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
 
-sql: build ## Write .sqlx/ anew after a change to a statement or a migration
+# A new statement does not compile before this has run, so it asks for a devstack of any age only.
+sql: setup ## Write .sqlx/ anew after a change to a statement or a migration
+	@test -x $(BIN)/devstack || cargo build --workspace
 	@$(STACK) deploy/sql.sh
 
 sql-check: build

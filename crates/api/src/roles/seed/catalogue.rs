@@ -60,8 +60,9 @@ fn price(rng: &mut Rng, usual_cents: i64) -> i64 {
 fn description(rng: &mut Rng, noun: &str, material: &str) -> String {
     let mut text =
         format!("{} {} in {}.", pick(rng, OPENINGS), noun.to_lowercase(), material.to_lowercase());
-    for _ in 0..rng.usize(2..=5) {
-        let _ = write!(text, " {}", pick(rng, SENTENCES));
+    let count = rng.usize(1..=3);
+    for sentence in rng.choose_multiple(SENTENCES, count) {
+        let _ = write!(text, " {sentence}");
     }
     let [width, depth, height] = [rng.u8(4..90), rng.u8(4..60), rng.u8(2..40)];
     let _ = write!(text, " {width} × {depth} × {height} cm, {} g.", rng.u16(40..9000));
