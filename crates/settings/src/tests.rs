@@ -463,6 +463,28 @@ fn prod_refuses_secrets_that_are_missing_published_or_open() {
 }
 
 #[test]
+fn prod_refuses_a_secret_in_an_open_settings_file() {
+    let text = "[http]\nworkers = 3\n[postgres]\nprimary_url = 'postgres://chosen'\n";
+    let open = Temp::new("prod-open.toml", 0o644, text);
+    let shut = Temp::new("prod-shut.toml", 0o640, text);
+    let load = |file: &Temp| {
+        sample(&[
+            ("HOLDFAST_PROFILE", "prod"),
+            ("HOLDFAST_CONFIG_FILE", file.path()),
+        ])
+    };
+
+    let (refused, taken) = (load(&open), load(&shut));
+
+    let text = refused.expect_err("the file is open").to_string();
+    assert!(
+        text.starts_with("postgres.primary_url") && text.contains("mode 0644"),
+        "{text}"
+    );
+    assert!(taken.is_ok());
+}
+
+#[test]
 fn dev_takes_its_published_secret_and_open_files() {
     let open = Temp::new("dev-secret", 0o644, "postgres://anything");
 
