@@ -375,7 +375,13 @@ fn a_setting_with_a_fault_of_its_own_causes_no_second_one() {
         ("HOLDFAST__POSTGRES__ATTEMPT_TIMEOUT", "5s"),
     ]);
 
+    let mounted = faults(&[
+        ("HOLDFAST_PROFILE", "prod"),
+        ("HOLDFAST__POSTGRES__PRIMARY_URL_FILE", "/nowhere"),
+    ]);
+
     assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(mounted.lines().count(), 1, "{mounted}");
 }
 
 #[test]
