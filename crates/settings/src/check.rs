@@ -4,38 +4,37 @@ use std::collections::BTreeMap;
 
 use config::{Config, ConfigError};
 
-use crate::{Fault, Settings, Shown, keys::Keys, layers::Leaf};
+use crate::{Fault, Settings, keys::Keys, layers::Leaf};
 
 type Leaves = BTreeMap<String, Leaf>;
 
 /// Splits the values into those that fit their field and the faults of the others. Each is tried on its own,
 /// because deserialising them together stops at the first fault.
-pub(crate) fn types<T: Settings>(leaves: Leaves, keys: &Keys) -> (Leaves, Vec<(String, Fault)>) {
-    let (mut good, mut bad) = (Leaves::new(), Vec::new());
-    for (key, leaf) in leaves {
-        match assemble::<T>([(&key, &leaf)]) {
-            Ok(_) => {
-                good.insert(key, leaf);
-            }
-            Err(error) if keys.is_secret(&key) => {
-                let _ = error;
-                bad.push((
-                    key.clone(),
-                    Fault::new(&key, "is not a value this secret can have").found_in(&leaf.origin),
-                ));
-            }
-            Err(error) => {
-                let value = match &leaf.value.kind {
-                    config::ValueKind::String(text) => format!("{text:?}"),
-                    other => other.to_string(),
-                };
-                let fault = Fault::new(&key, allowed::<T>(&key, &leaf, &error))
-                    .describe(|_| (value.clone(), leaf.origin.clone()));
-                bad.push((key, fault));
-            }
+pub(crate) fn types<T: Settings>(leaves: Leaves, keys: &Keys) -> (Leaves, Vec<Fault>) {
+    let mut faults = Vec::new();
+    let fits = |key: &String, leaf: &mut Leaf| match assemble::<T>([(key, &*leaf)]) {
+        Ok(_) => true,
+        Err(error) => {
+            faults.push(misfit::<T>(key, leaf, &error, keys));
+            false
         }
+    };
+    let mut leaves = leaves;
+    leaves.retain(fits);
+    (leaves, faults)
+}
+
+fn misfit<T: Settings>(key: &str, leaf: &Leaf, error: &ConfigError, keys: &Keys) -> Fault {
+    if keys.is_secret(key) {
+        // What is allowed may quote what was found.
+        return Fault::new(key, "is not a value this secret can have").found_in(&leaf.origin);
     }
-    (good, bad)
+    let value = match &leaf.value.kind {
+        config::ValueKind::String(text) => format!("{text:?}"),
+        other => other.to_string(),
+    };
+    Fault::new(key, allowed::<T>(key, leaf, error))
+        .describe(|_| (value.clone(), leaf.origin.clone()))
 }
 
 /// Builds the settings from values that each fit.
@@ -92,7 +91,7 @@ fn variants<T: Settings>(key: &str, leaf: &Leaf) -> Option<String> {
 }
 
 /// The faults that the fields' own rules find.
-pub(crate) fn ranges<T: Settings>(settings: &T, shown: &Shown<'_>) -> Vec<Fault> {
+pub(crate) fn ranges<T: Settings>(settings: &T) -> Vec<Fault> {
     let Err(report) = settings.validate() else {
         return Vec::new();
     };
@@ -114,7 +113,7 @@ pub(crate) fn ranges<T: Settings>(settings: &T, shown: &Shown<'_>) -> Vec<Fault>
             } else {
                 format!("{item} {rule}")
             };
-            shown.complete(Fault::new(key, problem))
+            Fault::new(key, problem)
         })
         .collect()
 }

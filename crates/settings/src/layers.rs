@@ -51,6 +51,16 @@ pub(crate) struct Leaf {
     pub(crate) origin: Origin,
 }
 
+impl Leaf {
+    /// The value as text, one for each item of a list.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        match &self.value.kind {
+            ValueKind::Array(items) => items.iter().map(Value::to_string).collect(),
+            _ => vec![self.value.to_string()],
+        }
+    }
+}
+
 /// The topmost value of every key that is set anywhere, and what went wrong on the way.
 pub(crate) struct Layers {
     pub(crate) profile: &'static str,

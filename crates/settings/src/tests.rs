@@ -375,7 +375,13 @@ fn a_setting_with_a_fault_of_its_own_causes_no_second_one() {
         ("HOLDFAST__POSTGRES__ATTEMPT_TIMEOUT", "5s"),
     ]);
 
+    let mounted = faults(&[
+        ("HOLDFAST_PROFILE", "prod"),
+        ("HOLDFAST__POSTGRES__PRIMARY_URL_FILE", "/nowhere"),
+    ]);
+
     assert_eq!(text.lines().count(), 1, "{text}");
+    assert_eq!(mounted.lines().count(), 1, "{mounted}");
 }
 
 #[test]
@@ -460,6 +466,28 @@ fn prod_refuses_secrets_that_are_missing_published_or_open() {
             None => assert!(result.is_ok(), "{name}: {:?}", result.err()),
         }
     }
+}
+
+#[test]
+fn prod_refuses_a_secret_in_an_open_settings_file() {
+    let text = "[http]\nworkers = 3\n[postgres]\nprimary_url = 'postgres://chosen'\n";
+    let open = Temp::new("prod-open.toml", 0o644, text);
+    let shut = Temp::new("prod-shut.toml", 0o640, text);
+    let load = |file: &Temp| {
+        sample(&[
+            ("HOLDFAST_PROFILE", "prod"),
+            ("HOLDFAST_CONFIG_FILE", file.path()),
+        ])
+    };
+
+    let (refused, taken) = (load(&open), load(&shut));
+
+    let text = refused.expect_err("the file is open").to_string();
+    assert!(
+        text.starts_with("postgres.primary_url") && text.contains("mode 0644"),
+        "{text}"
+    );
+    assert!(taken.is_ok());
 }
 
 #[test]

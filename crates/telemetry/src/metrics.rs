@@ -97,18 +97,23 @@ impl Collector for Process {
             Some(&Unit::Seconds),
             started,
         )?;
-        let Some(seconds) = cpu_seconds() else {
-            return Ok(());
-        };
-        let counter = ConstCounter::new(seconds);
-        let metric = encoder.encode_descriptor(
-            "process_cpu",
-            "CPU time used, in user and system mode",
-            Some(&Unit::Seconds),
-            counter.metric_type(),
-        )?;
-        counter.encode(metric)
+        cpu(encoder)
     }
+}
+
+fn cpu(mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    let Some(seconds) = cpu_seconds() else {
+        return Ok(());
+    };
+    let counter = ConstCounter::new(seconds);
+    let help = "CPU time used, in user and system mode";
+    let metric = encoder.encode_descriptor(
+        "process_cpu",
+        help,
+        Some(&Unit::Seconds),
+        counter.metric_type(),
+    )?;
+    counter.encode(metric)
 }
 
 fn gauge(

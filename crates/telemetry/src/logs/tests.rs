@@ -145,7 +145,12 @@ fn the_filter_changes_at_run_time_and_a_bad_one_is_refused() {
 #[test]
 fn a_warning_names_its_request_even_when_only_warnings_are_logged() {
     let (subscriber, _, lines) = logging(LogFormat::Json, "warn");
-    let incoming = crate::trace::Incoming::root(crate::trace::Sampling::new(&Config::default()));
+    let config = Config {
+        otlp_endpoint: Some("http://localhost".to_owned()),
+        sample_ratio: 1.0,
+        ..Config::default()
+    };
+    let incoming = crate::trace::Incoming::root(crate::trace::Sampling::new(&config));
 
     with_default(subscriber, || {
         crate::request_span!(incoming, request_id = "r1").in_scope(|| tracing::warn!("slow"));
@@ -155,6 +160,7 @@ fn a_warning_names_its_request_even_when_only_warnings_are_logged() {
     assert_eq!(line["trace_id"], incoming.trace_id().to_string());
     assert_eq!(line["span_id"], incoming.span_id().to_string());
     assert_eq!(line["request_id"], "r1");
+    assert_eq!(line.get("otel.kind"), None, "meant for the exporter");
 }
 
 #[test]

@@ -172,8 +172,10 @@ impl Incoming {
 }
 
 /// The span of a request, with `trace_id` and `span_id`, attached to its trace. Further fields are written
-/// as in `tracing`'s macros. Its level is ERROR so that a log filter of `warn` still shows which request an
-/// event belongs to.
+/// as in `tracing`'s macros. Once the route is known, record `otel.name` (`GET /v1/products/{id}`) and, for a
+/// failure of ours, `otel.status_code` (`ERROR`): they go to the exporter only.
+///
+/// Its level is ERROR so that a log filter of `warn` still shows which request an event belongs to.
 #[macro_export]
 macro_rules! request_span {
     ($incoming:expr $(, $($fields:tt)*)?) => {{
@@ -181,7 +183,13 @@ macro_rules! request_span {
         let (trace_id, span_id) = (incoming.trace_id(), incoming.span_id());
         let span = if incoming.sampled() {
             $crate::__tracing::error_span!(
-                target: $crate::trace::SAMPLED, "request", otel.kind = "server", %trace_id, %span_id $(, $($fields)*)?
+                target: $crate::trace::SAMPLED, "request",
+                otel.kind = "server",
+                otel.name = $crate::__tracing::field::Empty,
+                otel.status_code = $crate::__tracing::field::Empty,
+                %trace_id,
+                %span_id
+                $(, $($fields)*)?
             )
         } else {
             $crate::__tracing::error_span!(

@@ -226,7 +226,7 @@ async fn the_last_requests_span_arrives_at_shutdown_with_the_ids_that_were_logge
     let parent = with_default(subscriber, || {
         request_span!(unsampled)
             .in_scope(|| tracing::info_span!("below-unsampled").in_scope(|| {}));
-        request_span!(called, http.route = "/called").in_scope(|| {});
+        request_span!(called, http.route = "/called").record("otel.name", "GET /named");
         request_span!(root, http.route = "/root").in_scope(|| {
             tracing::debug_span!("below-debug").in_scope(|| {});
             tracing::info_span!("below-root")
