@@ -7,15 +7,19 @@ use data::postgres::{Cluster, Config};
 use devstack::{Postgres, Stack};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
-use super::load::{Load, failures, slowest};
-use super::rig::{PATIENCE, Rig, in_recovery, soon, until};
+use super::load::{self, Load, failures, slowest};
+use super::rig::{Rig, in_recovery, sleeping, soon, until};
 
 /// Stacks of their own run one after the other, for the sake of a small machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// Far above every bound of ours, far below every bound of TCP's.
-const NOT_STUCK: Duration = Duration::from_secs(5);
+/// The bound where a frozen server must be given up: generous, for a busy machine.
+const BOUND: Duration = Duration::from_secs(3);
+
+/// Above every bound of ours, far below every bound of TCP's.
+const NOT_STUCK: Duration = Duration::from_secs(12);
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -53,6 +57,14 @@ async fn make_scratch(rig: &Rig) {
     rig.admin().await.execute(create).await.unwrap();
 }
 
+/// Opens connections, so that what is measured is not how long that takes.
+async fn warm_the_primary(rig: &Rig) {
+    let at_once = (0..load::WORKERS).map(|_| rig.writer());
+    let at_once = at_once.map(|writer| async move { writer.fetch_one(|| sleeping(0.2)).await });
+    let answers = at_once.collect::<JoinSet<_>>().join_all().await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
 fn reads(rig: &Rig) -> Load {
     let cluster = rig.cluster.clone();
     Load::start(move || {
@@ -75,7 +87,7 @@ async fn lose_the_standby(fault: Fault) {
     let stack = Stack::start().await.unwrap();
     let adjust = |config: &mut Config| {
         config.replica_timeout = Config::default().replica_timeout;
-        config.check_timeout = Duration::from_secs(2);
+        config.check_timeout = BOUND;
         config.check_interval = Duration::from_millis(200);
     };
     let mut rig = Rig::on(&stack, adjust).await;
@@ -85,6 +97,7 @@ async fn lose_the_standby(fault: Fault) {
         read(&rig.cluster).await.unwrap()
     })
     .await;
+    warm_the_primary(&rig).await;
 
     let load = reads(&rig);
     fault.strike(stack.standby()).await;
@@ -117,10 +130,9 @@ async fn lose_the_primary(fault: Fault) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let stack = Stack::start().await.unwrap();
     let adjust = |config: &mut Config| {
-        config.statement_timeout = Config::default().statement_timeout;
-        config.acquire_timeout = Config::default().acquire_timeout;
-        config.connect_timeout = Config::default().connect_timeout;
-        config.check_timeout = Duration::from_secs(2);
+        config.statement_timeout = BOUND;
+        config.connect_timeout = BOUND;
+        config.check_timeout = BOUND;
         config.check_interval = Duration::from_millis(200);
     };
     let mut rig = Rig::on(&stack, adjust).await;
@@ -150,7 +162,7 @@ async fn lose_the_primary(fault: Fault) {
     let slowest_write = slowest(&format!("{fault:?} of the primary, writes"), &written);
     slowest(&format!("{fault:?} of the primary, reads"), &read);
     let transient =
-        |answer: &super::load::Answer| matches!(answer.outcome, Err(Error::Unavailable { .. }));
+        |answer: &load::Answer| matches!(answer.outcome, Err(Error::Unavailable { .. }));
     assert!(written.iter().all(transient), "{written:?}");
     assert!(slowest_write < NOT_STUCK, "{slowest_write:?}");
     assert!(failures(&read).is_empty(), "{:?}", failures(&read));
@@ -200,7 +212,8 @@ async fn a_standby_that_falls_behind_is_spared_until_it_has_caught_up() {
 }
 
 #[tokio::test]
-async fn sessions_ended_by_the_server_fail_no_read_and_no_write_for_good() {
+async fn sessions_ended_by_the_server_fail_no_read_and_only_writes_under_way() {
+    const ROUNDS: usize = 5;
     let rig = Rig::shared(|_| {}).await;
     make_scratch(&rig).await;
     let services = devstack::shared().await;
@@ -213,10 +226,9 @@ async fn sessions_ended_by_the_server_fail_no_read_and_no_write_for_good() {
     }
     let (read_load, write_load) = (reads(&rig), writes(&rig));
 
-    for _ in 0..5 {
-        until("both pools are in use", async || {
-            rig.primary().idle + rig.primary().in_use > 1
-                && rig.replica().idle + rig.replica().in_use > 1
+    for _ in 0..ROUNDS {
+        until("reads and writes are answered", async || {
+            read(&rig.cluster).await.unwrap() && write(&rig.cluster).await.is_ok()
         })
         .await;
         for admin in &mut admins {
@@ -225,21 +237,20 @@ async fn sessions_ended_by_the_server_fail_no_read_and_no_write_for_good() {
             sqlx::query(end).fetch_all(admin).await.unwrap();
         }
     }
-    let back = until("writes are accepted", async || {
+    until("writes are accepted", async || {
         write(&rig.cluster).await.is_ok()
     })
     .await;
     let (read, written) = (read_load.finish().await, write_load.finish().await);
 
-    println!(
-        "writes were accepted after {back:?}; {} of {} had failed",
-        failures(&written).len(),
-        written.len()
-    );
-    assert!(back < PATIENCE);
+    let failed_writes = failures(&written);
+    println!("{} of {} writes failed", failed_writes.len(), written.len());
     assert!(failures(&read).is_empty(), "{:?}", failures(&read));
-    let transient = failures(&written)
-        .iter()
-        .all(|answer| answer.outcome.as_ref().is_err_and(Error::is_transient));
-    assert!(transient, "{:?}", failures(&written));
+    let transient =
+        |answer: &&load::Answer| answer.outcome.as_ref().is_err_and(Error::is_transient);
+    assert!(failed_writes.iter().all(transient), "{failed_writes:?}");
+    assert!(
+        failed_writes.len() <= ROUNDS * load::WORKERS,
+        "{failed_writes:?}"
+    );
 }

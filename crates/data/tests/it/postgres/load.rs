@@ -7,7 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-const WORKERS: usize = 4;
+/// So many requests run at once.
+pub const WORKERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Requests that run until `finish`.
