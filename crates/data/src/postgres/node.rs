@@ -1,10 +1,12 @@
 //! One Postgres server: its pool, its health, its instruments.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode, TimeoutType, Timeouts};
 use sqlx::postgres::PgConnectOptions;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
@@ -15,6 +17,10 @@ use super::limit::Limit;
 use super::metrics::{Instruments, NodeInstruments};
 use super::pool::{Connection, Opener, Pool, session_options};
 use super::rows::Exchange;
+
+/// So many connections are opened at once. A handshake costs both sides milliseconds of CPU, and sqlx lets other tasks run
+/// hundreds of times during one: many at once make each other late, until all of them time out.
+const OPENINGS_MAX: usize = 2;
 
 /// What a node is configured to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -44,8 +50,11 @@ pub(super) struct Node {
     pub(super) pool: Pool,
     pub(super) health: Health,
     pub(super) metrics: NodeInstruments,
-    /// Connections being opened. Each holds a permit of the pool and ends within the connect timeout.
-    openings: TaskTracker,
+    acquire_timeout: Duration,
+    /// Turns to open a connection.
+    openings: Arc<Semaphore>,
+    /// Connections being opened. Each ends within the connect timeout.
+    tasks: TaskTracker,
 }
 
 impl Node {
@@ -84,7 +93,9 @@ impl Node {
             pool,
             health: Health::default(),
             metrics,
-            openings: TaskTracker::new(),
+            acquire_timeout: config.acquire_timeout,
+            openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
+            tasks: TaskTracker::new(),
         })
     }
 
@@ -152,13 +163,28 @@ impl Node {
     /// Takes an idle connection or opens one. Opening goes on when the caller gives up, and the connection goes to the pool:
     /// otherwise callers with little time would never see the end of a slow handshake, nor fill an empty pool.
     async fn idle_or_new(self: &Arc<Self>) -> Result<Object<Opener>, Failure> {
-        let status = self.pool.status();
-        if status.available > 0 || status.size == status.max_size {
+        if !self.must_open() {
+            return self.take().await;
+        }
+        let turn = timeout(self.acquire_timeout, self.openings.clone().acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
+            return Err(Cause::Exhausted.into());
+        };
+        // Meanwhile another may have been opened or returned.
+        if !self.must_open() {
             return self.take().await;
         }
         let node = self.clone();
-        let opening = self.openings.spawn(async move { node.take().await });
+        let opening = self.tasks.spawn(async move {
+            let _turn = turn;
+            node.take().await
+        });
         opening.await.unwrap_or_else(|_| Err(Cause::Connect.into()))
+    }
+
+    fn must_open(&self) -> bool {
+        let status = self.pool.status();
+        status.available == 0 && status.size < status.max_size
     }
 
     async fn take(&self) -> Result<Object<Opener>, Failure> {

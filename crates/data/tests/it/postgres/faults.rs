@@ -87,6 +87,7 @@ async fn lose_the_standby(fault: Fault) {
     let stack = Stack::start().await.unwrap();
     let adjust = |config: &mut Config| {
         config.replica_timeout = Config::default().replica_timeout;
+        config.connect_timeout = Duration::from_secs(1);
         config.check_timeout = BOUND;
         config.check_interval = Duration::from_millis(200);
     };
