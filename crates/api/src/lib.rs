@@ -9,6 +9,9 @@ pub mod state;
 pub mod features;
 pub mod http;
 
+#[cfg(test)]
+mod testing;
+
 use axum::Router;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;

@@ -6,7 +6,7 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
 
-use crate::{http, roles::shutdown};
+use crate::{features, http, roles::shutdown};
 
 /// Everything that can be set. Keys mirror the fields: `http.read_deadline` is `HOLDFAST__HTTP__READ_DEADLINE`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, Validate)]
@@ -24,6 +24,9 @@ pub struct Settings {
     /// Primary, replicas and their pools.
     #[garde(dive)]
     pub postgres: data::postgres::Config,
+    /// How patient `holdfast migrate` is.
+    #[garde(dive)]
+    pub migrate: data::migrate::Config,
     /// The shared connection to Redis.
     #[garde(dive)]
     pub redis: data::redis::Config,
@@ -32,7 +35,7 @@ pub struct Settings {
     pub cache: data::cache::Config,
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
-    pub sessions: data::sessions::Config,
+    pub sessions: features::sessions::Config,
     /// Logs, traces and metrics.
     #[garde(dive)]
     pub telemetry: telemetry::Config,

@@ -7,9 +7,11 @@ use data::{cache::Cache, postgres::Cluster, redis::Redis, sessions::Sessions};
 use prometheus_client::registry::Registry;
 
 use crate::{
+    features::{products::ProductCache, sessions::Passwords},
     http::{
         self,
         health::{Check, Health},
+        session::SessionCookie,
     },
     settings::Settings,
 };
@@ -27,6 +29,12 @@ pub struct AppState {
     pub redis: Redis,
     /// Who is signed in.
     pub sessions: Sessions,
+    /// The cookie that says so.
+    pub session_cookie: SessionCookie,
+    /// Compares passwords, a few at a time.
+    pub passwords: Passwords,
+    /// Products by id.
+    pub products: ProductCache,
 }
 
 impl AppState {
@@ -36,12 +44,15 @@ impl AppState {
     /// For URLs that settings from [`settings::load`] never hold.
     pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
         let redis = Redis::new(&settings.redis, registry)?;
-        let _cache = Cache::new(&settings.cache, redis.clone(), registry);
+        let cache = Cache::new(&settings.cache, redis.clone(), registry);
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
             cluster: Cluster::new(&settings.postgres, registry)?,
-            sessions: Sessions::new(&settings.sessions, redis.clone()),
+            sessions: Sessions::new(&settings.sessions.store, redis.clone()),
+            session_cookie: SessionCookie::new(settings.sessions.cookie_secure),
+            passwords: Passwords::new(&settings.sessions.passwords),
+            products: ProductCache::new(&cache),
             redis,
         })
     }

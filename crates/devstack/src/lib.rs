@@ -3,6 +3,11 @@
 //!
 //! A development tool: its errors are for a person to read, so they are `anyhow`'s.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a development tool, told by variables of its own"
+)]
+
 mod binaries;
 mod databases;
 mod guard;

@@ -4,38 +4,37 @@ use std::collections::BTreeMap;
 
 use config::{Config, ConfigError};
 
-use crate::{Fault, Settings, Shown, keys::Keys, layers::Leaf};
+use crate::{Fault, Settings, keys::Keys, layers::Leaf};
 
 type Leaves = BTreeMap<String, Leaf>;
 
 /// Splits the values into those that fit their field and the faults of the others. Each is tried on its own,
 /// because deserialising them together stops at the first fault.
-pub(crate) fn types<T: Settings>(leaves: Leaves, keys: &Keys) -> (Leaves, Vec<(String, Fault)>) {
-    let (mut good, mut bad) = (Leaves::new(), Vec::new());
-    for (key, leaf) in leaves {
-        match assemble::<T>([(&key, &leaf)]) {
-            Ok(_) => {
-                good.insert(key, leaf);
-            }
-            Err(error) if keys.is_secret(&key) => {
-                let _ = error;
-                bad.push((
-                    key.clone(),
-                    Fault::new(&key, "is not a value this secret can have").found_in(&leaf.origin),
-                ));
-            }
-            Err(error) => {
-                let value = match &leaf.value.kind {
-                    config::ValueKind::String(text) => format!("{text:?}"),
-                    other => other.to_string(),
-                };
-                let fault = Fault::new(&key, expected(&error))
-                    .describe(|_| (value.clone(), leaf.origin.clone()));
-                bad.push((key, fault));
-            }
+pub(crate) fn types<T: Settings>(leaves: Leaves, keys: &Keys) -> (Leaves, Vec<Fault>) {
+    let mut faults = Vec::new();
+    let fits = |key: &String, leaf: &mut Leaf| match assemble::<T>([(key, &*leaf)]) {
+        Ok(_) => true,
+        Err(error) => {
+            faults.push(misfit::<T>(key, leaf, &error, keys));
+            false
         }
+    };
+    let mut leaves = leaves;
+    leaves.retain(fits);
+    (leaves, faults)
+}
+
+fn misfit<T: Settings>(key: &str, leaf: &Leaf, error: &ConfigError, keys: &Keys) -> Fault {
+    if keys.is_secret(key) {
+        // What is allowed may quote what was found.
+        return Fault::new(key, "is not a value this secret can have").found_in(&leaf.origin);
     }
-    (good, bad)
+    let value = match &leaf.value.kind {
+        config::ValueKind::String(text) => format!("{text:?}"),
+        other => other.to_string(),
+    };
+    Fault::new(key, allowed::<T>(key, leaf, error))
+        .describe(|_| (value.clone(), leaf.origin.clone()))
 }
 
 /// Builds the settings from values that each fit.
@@ -55,25 +54,44 @@ fn assemble<'a, T: Settings>(
 }
 
 /// What the field would have accepted.
-fn expected(error: &ConfigError) -> String {
+fn allowed<T: Settings>(key: &str, leaf: &Leaf, error: &ConfigError) -> String {
     match error {
+        // The `config` crate says so of negative numbers too.
+        ConfigError::Type {
+            expected: "an integer",
+            ..
+        } if leaf.value.clone().into_int().is_ok() => "must not be negative".to_owned(),
         ConfigError::Type { expected, .. } => format!("must be {expected}"),
-        ConfigError::At { error, .. } => expected(error),
-        other => {
-            let message = other.to_string();
-            match message.rsplit_once("expected ") {
-                Some((_, "a duration")) => {
-                    "must be a duration such as 250ms, 5s or 1m 30s".to_owned()
-                }
-                Some((_, what)) => format!("must be {what}"),
-                None => message,
+        ConfigError::At { error, .. } => allowed::<T>(key, leaf, error),
+        other => match expected(&other.to_string()).or_else(|| variants::<T>(key, leaf)) {
+            Some(what) if what == "a duration" => {
+                "must be a duration such as 250ms, 5s or 1m 30s".to_owned()
             }
-        }
+            Some(what) => format!("must be {what}"),
+            None => other.to_string(),
+        },
     }
 }
 
+/// Messages of serde end in what was expected.
+fn expected(message: &str) -> Option<String> {
+    message
+        .rsplit_once("expected ")
+        .map(|(_, what)| what.to_owned())
+}
+
+/// The `config` crate does not say which names an enum has; serde_json, given the same value, does.
+fn variants<T: Settings>(key: &str, leaf: &Leaf) -> Option<String> {
+    let text = serde_json::Value::String(leaf.value.to_string());
+    let tree = key
+        .rsplit('.')
+        .fold(text, |value, name| serde_json::json!({ name: value }));
+    let error = serde_json::from_value::<T>(tree).err()?;
+    expected(&error.to_string())
+}
+
 /// The faults that the fields' own rules find.
-pub(crate) fn ranges<T: Settings>(settings: &T, shown: &Shown<'_>) -> Vec<Fault> {
+pub(crate) fn ranges<T: Settings>(settings: &T) -> Vec<Fault> {
     let Err(report) = settings.validate() else {
         return Vec::new();
     };
@@ -83,11 +101,19 @@ pub(crate) fn ranges<T: Settings>(settings: &T, shown: &Shown<'_>) -> Vec<Fault>
             let path = path.to_string();
             // A rule may point into a list: `urls[1]` is a fault of `urls`.
             let key = path.split('[').next().unwrap_or(&path);
-            let problem = match path.strip_prefix(key) {
-                Some("") | None => error.to_string(),
-                Some(item) => format!("{item} {error}"),
+            let item = path.strip_prefix(key).unwrap_or_default();
+            let rule = match error.message() {
+                bound if bound.starts_with("greater") || bound.starts_with("lower") => {
+                    format!("must not be {bound}")
+                }
+                other => other.to_owned(),
             };
-            shown.complete(Fault::new(key, problem))
+            let problem = if item.is_empty() {
+                rule
+            } else {
+                format!("{item} {rule}")
+            };
+            Fault::new(key, problem)
         })
         .collect()
 }

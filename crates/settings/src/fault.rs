@@ -52,6 +52,10 @@ impl Fault {
         self.keys.iter().any(|named| named.key == key)
     }
 
+    pub(crate) fn shares_a_key_with(&self, other: &Self) -> bool {
+        self.keys.iter().any(|named| other.names(&named.key))
+    }
+
     /// Says value and origin of every named setting, as `shown` knows them.
     pub(crate) fn describe(mut self, shown: impl Fn(&str) -> (String, Origin)) -> Self {
         for named in &mut self.keys {

@@ -51,6 +51,16 @@ pub(crate) struct Leaf {
     pub(crate) origin: Origin,
 }
 
+impl Leaf {
+    /// The value as text, one for each item of a list.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        match &self.value.kind {
+            ValueKind::Array(items) => items.iter().map(Value::to_string).collect(),
+            _ => vec![self.value.to_string()],
+        }
+    }
+}
+
 /// The topmost value of every key that is set anywhere, and what went wrong on the way.
 pub(crate) struct Layers {
     pub(crate) profile: &'static str,
@@ -125,7 +135,7 @@ impl Layers {
     fn add_table(&mut self, key: String, value: Value, origin: &Origin, keys: &Keys) {
         match value.kind {
             ValueKind::Table(fields)
-                if !keys.knows(&key) && !(fields.is_empty() && !keys.is_section(&key)) =>
+                if !keys.knows(&key) && (!fields.is_empty() || keys.is_section(&key)) =>
             {
                 for (name, field) in fields {
                     self.add_table(join(&key, &name), field, origin, keys);
@@ -186,7 +196,10 @@ impl Layers {
             "is a section and takes no value of its own".to_owned()
         } else {
             match (keys.nearest(&key), &origin) {
-                (None, _) => "is not a setting; `holdfast check-config` lists them all".to_owned(),
+                (None, _) => {
+                    "is not a setting; remove it, and `holdfast check-config` lists those there are"
+                        .to_owned()
+                }
                 (Some(near), Origin::Env(_)) => format!(
                     "is not a setting; did you mean {near} (env {})?",
                     env_name(near)

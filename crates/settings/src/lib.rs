@@ -98,42 +98,47 @@ impl<T: Settings> Loaded<T> {
 /// or out of range, broken [`Settings::rules`], and secrets that `prod` refuses.
 pub fn load<T: Settings>(sources: &Sources) -> Result<Loaded<T>, Faults> {
     let keys = Keys::of(&T::default(), T::SECRETS);
-    let mut layers = layers::collect::<T>(sources, &keys);
-    let (good, bad) = check::types::<T>(std::mem::take(&mut layers.leaves), &keys);
+    debug_assert!(
+        T::SECRETS.iter().all(|key| keys.knows(key)),
+        "SECRETS names a key that does not exist"
+    );
+    let layers = layers::collect::<T>(sources, &keys);
+    let (leaves, bad) = check::types::<T>(layers.leaves, &keys);
     let mut faults = layers.faults;
-    faults.extend(bad.iter().map(|(_, fault)| fault.clone()));
+    faults.extend(bad);
 
-    let settings: T = match check::build(&good) {
+    let settings: T = match check::build(&leaves) {
         Ok(settings) => settings,
         Err(fault) => {
             faults.push(fault);
             return Err(Faults::new(faults));
         }
     };
+    let mut rules = settings.rules(layers.profile);
+    if layers.profile == PROD {
+        rules.extend(prod::secrets::<T>(&leaves, &keys));
+    }
+    // A setting whose value could not be used stands here with its default, and is no second fault.
+    rules.retain(|fault| {
+        !faults
+            .iter()
+            .any(|unusable| unusable.shares_a_key_with(fault))
+    });
     let shown = Shown {
         keys: Keys::of(&settings, T::SECRETS),
-        leaves: &good,
+        leaves: &leaves,
     };
-    faults.extend(check::ranges(&settings, &shown));
+    let ranges = check::ranges(&settings);
     faults.extend(
-        settings
-            .rules(layers.profile)
+        ranges
             .into_iter()
-            // A setting that already has a fault of its own stands here with its default.
-            .filter(|fault| !bad.iter().any(|(key, _)| fault.names(key)))
+            .chain(rules)
             .map(|fault| shown.complete(fault)),
     );
-    if layers.profile == PROD {
-        faults.extend(
-            prod::secrets::<T>(&good, &keys)
-                .into_iter()
-                .map(|fault| shown.complete(fault)),
-        );
-    }
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
-    let origins = good
+    let origins = leaves
         .into_iter()
         .map(|(key, leaf)| (key, leaf.origin))
         .collect();
@@ -157,10 +162,9 @@ impl Shown<'_> {
         let secrets = self
             .leaves
             .iter()
-            .filter(|(key, _)| self.keys.is_secret(key));
-        let fault = secrets.fold(fault, |fault, (_, leaf)| {
-            fault.without(&leaf.value.to_string())
-        });
+            .filter(|(key, _)| self.keys.is_secret(key) && fault.names(key));
+        let texts: Vec<String> = secrets.flat_map(|(_, leaf)| leaf.texts()).collect();
+        let fault = texts.iter().fold(fault, |fault, text| fault.without(text));
         fault.describe(|key| {
             let origin = self
                 .leaves

@@ -16,6 +16,10 @@ impl Sources {
     ///
     /// Values that are not UTF-8 have the offending bytes replaced; such a value fails its check.
     #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
     pub fn from_env() -> Self {
         std::env::vars_os()
             .map(|(name, value)| {

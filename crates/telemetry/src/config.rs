@@ -103,3 +103,41 @@ fn between_1ms_and_1min(time: &Duration, _: &()) -> garde::Result {
         Err(garde::Error::new("must be from 1ms to 1m"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_each_field_says_what_it_allows() {
+        type Change = fn(&mut Config);
+        let table: [(&str, Change); 6] = [
+            ("log_filter: must be log directives", |config| {
+                config.log_filter = "a=b=c".to_owned()
+            }),
+            ("otlp_endpoint: must be an address", |config| {
+                config.otlp_endpoint = Some("https://collector".to_owned())
+            }),
+            ("otlp_endpoint: must be an address", |config| {
+                config.otlp_endpoint = Some("collector:4317".to_owned())
+            }),
+            ("sample_ratio: greater than 1", |config| {
+                config.sample_ratio = 1.5
+            }),
+            ("queue_spans_max: lower than 1", |config| {
+                config.queue_spans_max = 0
+            }),
+            ("flush_timeout: must be from 1ms", |config| {
+                config.flush_timeout = Duration::ZERO
+            }),
+        ];
+
+        assert!(Config::default().validate().is_ok());
+        for (problem, change) in table {
+            let mut config = Config::default();
+            change(&mut config);
+            let report = config.validate().expect_err(problem).to_string();
+            assert!(report.contains(problem), "{report}");
+        }
+    }
+}

@@ -97,18 +97,23 @@ impl Collector for Process {
             Some(&Unit::Seconds),
             started,
         )?;
-        let Some(seconds) = cpu_seconds() else {
-            return Ok(());
-        };
-        let counter = ConstCounter::new(seconds);
-        let metric = encoder.encode_descriptor(
-            "process_cpu",
-            "CPU time used, in user and system mode",
-            Some(&Unit::Seconds),
-            counter.metric_type(),
-        )?;
-        counter.encode(metric)
+        cpu(encoder)
     }
+}
+
+fn cpu(mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    let Some(seconds) = cpu_seconds() else {
+        return Ok(());
+    };
+    let counter = ConstCounter::new(seconds);
+    let help = "CPU time used, in user and system mode";
+    let metric = encoder.encode_descriptor(
+        "process_cpu",
+        help,
+        Some(&Unit::Seconds),
+        counter.metric_type(),
+    )?;
+    counter.encode(metric)
 }
 
 fn gauge(
@@ -145,13 +150,15 @@ fn count(number: usize) -> f64 {
     number as f64
 }
 
+type Read = fn(&Handle) -> usize;
+
 /// The tokio runtimes of the process.
 #[derive(Debug)]
 struct Runtimes(Vec<(&'static str, Handle)>);
 
 impl Collector for Runtimes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let gauges: [(&str, &str, fn(&Handle) -> usize); 3] = [
+        let gauges: [(&str, &str, Read); 3] = [
             ("tokio_workers", "Worker threads", |runtime| {
                 runtime.metrics().num_workers()
             }),
@@ -175,5 +182,47 @@ impl Collector for Runtimes {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_process_and_its_runtimes_are_measured() {
+        let mut metrics = Metrics::new(vec![
+            ("public", Handle::current()),
+            ("admin", Handle::current()),
+        ]);
+        let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
+        metrics
+            .registry_mut()
+            .register("orders", "Orders taken", counter.clone());
+        counter.inc();
+
+        let text = metrics.encode().unwrap();
+
+        let value = |name: &str| -> f64 {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} in\n{text}"))
+                .parse()
+                .unwrap()
+        };
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_start_time_seconds") > 1.7e9);
+        assert!(value("process_open_fds") >= 3.0);
+        assert!(value("process_threads") >= 1.0);
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        assert_eq!(value("tokio_workers{runtime=\"admin\"}"), 1.0);
+        assert_eq!(value("orders_total"), 1.0);
+        assert_eq!(
+            text.matches("# TYPE tokio_workers gauge").count(),
+            1,
+            "one family for both runtimes"
+        );
+        assert!(text.ends_with("# EOF\n"));
     }
 }

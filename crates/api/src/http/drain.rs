@@ -25,16 +25,16 @@ pub struct Drain(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     phase: watch::Sender<Phase>,
-    in_flight: AtomicUsize,
+    unfinished: AtomicUsize,
 }
 
-/// A request that the drain waits for.
+/// A connection that the drain waits for.
 #[derive(Debug)]
 pub struct Pending(Arc<Shared>);
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.unfinished.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -43,19 +43,19 @@ impl Drain {
         let phase = watch::Sender::new(Phase::Serving);
         Self(Arc::new(Shared {
             phase,
-            in_flight: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
         }))
     }
 
-    /// Counts a request until the returned guard goes.
+    /// Counts a connection until the returned guard goes.
     pub fn begin(&self) -> Pending {
-        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.0.unfinished.fetch_add(1, Ordering::Relaxed);
         Pending(Arc::clone(&self.0))
     }
 
-    /// Requests that have not had the last byte of their response.
-    pub fn in_flight(&self) -> usize {
-        self.0.in_flight.load(Ordering::Relaxed)
+    /// Connections that have not ended. Once the listener is closing, each has a response to finish.
+    pub fn unfinished(&self) -> usize {
+        self.0.unfinished.load(Ordering::Relaxed)
     }
 
     /// Goes on to `phase`, never back.

@@ -1,6 +1,7 @@
 //! The edge: from the socket to a handler's arguments, and back. Knows no feature.
 
 pub mod admin;
+pub mod conditional;
 mod config;
 mod context;
 pub mod docs;
@@ -10,12 +11,19 @@ pub mod extract;
 mod guard;
 pub mod health;
 pub mod layers;
+mod listener;
 mod metrics;
 pub mod observe;
+pub mod page;
 pub mod server;
+pub mod session;
 mod stream;
+pub mod text;
 
 pub use config::{AdminConfig, Config};
 pub use context::{Deadline, RequestId};
 pub use error::{ApiError, ApiResult};
 pub use extract::{Body, Db, Path, Query};
+
+#[cfg(test)]
+mod http_tests;

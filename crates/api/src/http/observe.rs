@@ -161,23 +161,22 @@ impl Drop for Observation {
 /// The one line of a request. What is our fault is an error, what a dependency did is a warning, and a probe that
 /// found nothing is no news.
 fn log(status: StatusCode, took: Duration, route: &Route, error: Option<&ApiError>) {
-    let status_code = status.as_u16();
     let took_ms = took.as_secs_f64() * 1e3;
     let cause = error.map(Chain);
     match cause {
         Some(cause) if status == StatusCode::INTERNAL_SERVER_ERROR => {
-            tracing::error!(status = status_code, took_ms, error = %cause, "request failed");
+            tracing::error!(took_ms, error = %cause, "request failed");
         }
         Some(cause) if status.is_server_error() => {
-            tracing::warn!(status = status_code, took_ms, error = %cause, "request failed");
+            tracing::warn!(took_ms, error = %cause, "request failed");
         }
         _ if matches!(route.as_str(), "/health" | "/ready") && status.is_success() => {
-            tracing::debug!(status = status_code, took_ms, "probe answered");
+            tracing::debug!(took_ms, "probe answered");
         }
         Some(cause) => {
-            tracing::info!(status = status_code, took_ms, error = %cause, "request refused")
+            tracing::info!(took_ms, error = %cause, "request refused")
         }
-        None => tracing::info!(status = status_code, took_ms, "request answered"),
+        None => tracing::info!(took_ms, "request answered"),
     }
 }
 

@@ -14,7 +14,6 @@ use std::{
 
 use axum::{Router, body::Body, extract::Request, response::Response};
 use bytes::Bytes;
-use futures::FutureExt;
 use http::{HeaderValue, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
@@ -23,23 +22,24 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::{
     Config,
-    drain::{Drain, Pending, Phase},
+    drain::{Drain, Phase},
+    listener::{self, LAST_HANDSHAKES},
     stream::{Activity, InFlight, TimedStream},
 };
 
-/// Connections the kernel keeps for us until they are accepted.
-const BACKLOG: u32 = 4096;
 /// The pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection that was accepted last has for its first request.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How often an idle HTTP/2 peer is asked whether it is still there.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 /// Requests one HTTP/2 connection may have open.
@@ -58,7 +58,7 @@ impl Server {
     /// Binds `config.listen`. `app` serves the connections once [`Server::run`] runs.
     pub fn bind(config: Arc<Config>, app: Router, drain: Drain) -> io::Result<Self> {
         Ok(Self {
-            listener: listen(config.listen)?,
+            listener: listener::bind(config.listen)?,
             app,
             config,
             drain,
@@ -90,8 +90,12 @@ impl Server {
             };
             self.spawn(accepted);
         }
-        // What the kernel has already accepted for us would be reset with the listener; it is served instead.
-        while let Some(accepted) = self.accept(&slots).now_or_never() {
+        // Clients that the kernel has let in, or is about to, would be reset with the listener.
+        if let Err(error) = listener::refuse_handshakes(&self.listener) {
+            tracing::warn!(%error, "the last clients to connect may be reset");
+        }
+        let last = Instant::now() + LAST_HANDSHAKES;
+        while let Ok(accepted) = timeout_at(last, self.accept(&slots)).await {
             self.spawn(accepted);
         }
     }
@@ -122,22 +126,12 @@ impl Server {
             activity: Arc::default(),
         };
         let config = Arc::clone(&self.config);
+        let unfinished = self.drain.begin();
         self.tasks.spawn(async move {
             connection.serve(stream, &config).await;
-            drop(slot);
+            drop((unfinished, slot));
         });
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -177,6 +171,10 @@ impl Connection {
             _ = serving.as_mut() => return,
             () = self.drain.reached(Phase::Closing) => {}
         }
+        // A client that has only just connected is about to ask; its answer will tell it to close.
+        if self.activity.is_fresh() && timeout(FIRST_REQUEST, serving.as_mut()).await.is_ok() {
+            return;
+        }
         serving.as_mut().graceful_shutdown();
         let _ = serving.await;
     }
@@ -186,7 +184,7 @@ impl Connection {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> + use<> {
         let version = request.version();
-        let counted = (self.activity.begin(version), self.drain.begin());
+        let counted = self.activity.begin(version);
         let answer = self.app.clone().call(request.map(Body::new));
         let drain = self.drain.clone();
         async move {
@@ -223,10 +221,10 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// A response body that keeps its request counted.
+/// A response body that keeps its request counted until hyper has taken the last of it.
 struct TrackedBody {
     body: Body,
-    _counted: (InFlight, Pending),
+    _counted: InFlight,
 }
 
 impl http_body::Body for TrackedBody {

@@ -32,7 +32,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Counts a request until the returned guard goes, with the last byte of its response.
+    /// Counts a request until the returned guard goes.
     pub fn begin(self: &Arc<Self>, version: http::Version) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -44,6 +44,11 @@ impl Activity {
 
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request has begun yet.
+    pub fn is_fresh(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == 0
     }
 
     pub fn is_http2(&self) -> bool {
@@ -78,7 +83,7 @@ pub struct TimedStream {
     patience: Patience,
     /// Requests begun when the current silence was first seen.
     begun: u64,
-    /// When the peer was last known to have nothing outstanding.
+    /// When the peer was last told something, or let in.
     quiet_since: Instant,
     /// When the first byte of a head came that is not complete yet.
     head_since: Option<Instant>,
@@ -110,24 +115,25 @@ impl TimedStream {
         }
     }
 
-    /// Until when the peer may go on saying nothing; none while a request of its is being answered.
-    fn read_limit(&mut self) -> Option<Instant> {
+    /// Until when the peer may go on saying nothing.
+    fn read_limit(&mut self) -> Instant {
         if self.activity.in_flight() > 0 {
-            return None;
+            // No limit, but a time to look again: hyper does not poll a read that has blocked before when a
+            // request ends.
+            return Instant::now() + self.patience.head;
         }
         let begun = self.activity.begun.load(Ordering::Relaxed);
         if begun != self.begun {
             self.begun = begun;
-            self.quiet_since = Instant::now();
             self.head_since = None;
         }
-        Some(match self.head_since {
+        match self.head_since {
             // An HTTP/2 peer sends frames that are no request; any of them ends the silence.
             Some(heard) if begun > 0 && self.activity.is_http2() => heard + self.patience.idle,
             Some(started) => started + self.patience.head,
             None if begun == 0 => self.quiet_since + self.patience.first_byte,
             None => self.quiet_since + self.patience.idle,
-        })
+        }
     }
 
     fn heard(&mut self) {
@@ -147,6 +153,7 @@ impl TimedStream {
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write_since = None;
+            self.quiet_since = Instant::now();
             return written;
         }
         let limit = *self.write_since.get_or_insert_with(Instant::now) + self.patience.write;
@@ -184,9 +191,7 @@ impl AsyncRead for TimedStream {
             this.heard();
             return Poll::Ready(read);
         }
-        let Some(limit) = this.read_limit() else {
-            return Poll::Pending;
-        };
+        let limit = this.read_limit();
         ready!(poll_until(&mut this.read_timer, cx, limit));
         Poll::Ready(Err(stalled("the client sent nothing")))
     }

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use super::{FAILED, shutdown::Signals};
 use crate::settings::Settings;
 
-pub async fn run(_settings: &Settings, mut signals: Signals) -> anyhow::Result<ExitCode> {
+pub async fn run(settings: &Settings, mut signals: Signals) -> anyhow::Result<ExitCode> {
     tokio::select! {
-        applied = std::future::ready(Ok::<(), anyhow::Error>(())) => applied?, // WIP
+        applied = data::migrate::run(&settings.postgres.primary_url, &settings.migrate) => applied?,
         // Each migration is a transaction: what was not committed leaves nothing behind.
         signal = signals.next() => {
             eprintln!("holdfast migrate: stopped by {signal}; run it again to finish");

@@ -4,6 +4,7 @@ mod check_config;
 mod healthcheck;
 mod migrate;
 mod process;
+mod seed;
 mod serve;
 pub mod shutdown;
 mod work;
@@ -48,6 +49,8 @@ enum Role {
     CheckConfig,
     /// Ask a running service on this host whether it is alive; exit 0 if so
     Healthcheck(healthcheck::Args),
+    /// Fill the catalogue with made-up products
+    Seed(seed::Args),
 }
 
 /// Runs the role that the command line names.
@@ -81,5 +84,6 @@ async fn run(role: Role, loaded: Loaded<Settings>) -> anyhow::Result<ExitCode> {
         Role::Migrate => migrate::run(&loaded.settings, signals).await,
         Role::CheckConfig => check_config::run(&loaded),
         Role::Healthcheck(args) => healthcheck::run(&args, &loaded.settings).await,
+        Role::Seed(args) => seed::run(&args, &loaded).await,
     }
 }

@@ -50,7 +50,8 @@ impl Process {
     }
 
     fn watch_dependencies(&self) {
-        // WIP self.background.spawn(self.state.cluster.clone().watch(self.stop.clone()));
+        let (cluster, stop) = (self.state.cluster.clone(), self.stop.clone());
+        self.background.spawn(async move { cluster.watch(stop).await });
         self.background
             .spawn(self.state.redis.clone().watch(self.stop.clone()));
         let (health, stop) = (self.state.health.clone(), self.stop.clone());
@@ -84,11 +85,11 @@ impl Process {
         signal
     }
 
-    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many requests were not finished.
+    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
         self.stop.cancel();
         if cut > 0 {
-            tracing::error!(cut, "ended with requests unfinished");
+            tracing::error!(connections = cut, "ended with responses unfinished");
         } else {
             tracing::info!("ended with everything finished");
         }

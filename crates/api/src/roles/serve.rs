@@ -38,7 +38,7 @@ pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<
     drain.advance(Phase::Closing);
     let cut = match tokio::time::timeout(phases.drain_timeout, serving).await {
         Ok(_) => 0,
-        Err(_) => drain.in_flight(),
+        Err(_) => drain.unfinished(),
     };
     Ok(process.end(cut).await)
 }

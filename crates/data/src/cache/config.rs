@@ -21,8 +21,8 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(10), Duration::from_secs(600))))]
     pub absent_ttl: Duration,
-    /// How long after a removal no loader may fill the key in Redis. Longer than replicas may lag, or an old
-    /// row read from one of them would come back.
+    /// How long after a removal nothing that is loaded is kept. Longer than replicas may lag, or an old row
+    /// read from one of them would come back.
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(10), Duration::from_secs(60))))]
     pub removal_hold: Duration,

@@ -1,32 +1,14 @@
 //! What each level of the cache answered, by namespace.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use prometheus_client::registry::Registry;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(super) enum Level {
-    Local,
-    Redis,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(super) enum Outcome {
-    Hit,
-    Miss,
-    /// Waited for somebody else's load of the same key.
-    Joined,
-    /// Held something that is not a value of this namespace: a miss that should not happen.
-    Corrupt,
-    /// Redis was away, so it was left out.
-    Bypassed,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     namespace: &'static str,
-    level: Level,
-    outcome: Outcome,
+    level: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Clone)]
@@ -54,13 +36,13 @@ impl Metrics {
             })
         };
         Counters {
-            local_hit: counter(Level::Local, Outcome::Hit),
-            local_miss: counter(Level::Local, Outcome::Miss),
-            local_joined: counter(Level::Local, Outcome::Joined),
-            redis_hit: counter(Level::Redis, Outcome::Hit),
-            redis_miss: counter(Level::Redis, Outcome::Miss),
-            redis_corrupt: counter(Level::Redis, Outcome::Corrupt),
-            redis_bypassed: counter(Level::Redis, Outcome::Bypassed),
+            local_hit: counter("local", "hit"),
+            local_miss: counter("local", "miss"),
+            local_joined: counter("local", "joined"),
+            redis_hit: counter("redis", "hit"),
+            redis_miss: counter("redis", "miss"),
+            redis_corrupt: counter("redis", "corrupt"),
+            redis_bypassed: counter("redis", "bypassed"),
         }
     }
 }
@@ -69,9 +51,12 @@ impl Metrics {
 pub(super) struct Counters {
     pub(super) local_hit: Counter,
     pub(super) local_miss: Counter,
+    /// Waited for somebody else's load of the same key.
     pub(super) local_joined: Counter,
     pub(super) redis_hit: Counter,
     pub(super) redis_miss: Counter,
+    /// Held something that is not a value of this namespace: a miss that should not happen.
     pub(super) redis_corrupt: Counter,
+    /// Redis was away, so it was left out.
     pub(super) redis_bypassed: Counter,
 }

@@ -7,6 +7,7 @@ mod config;
 mod envelope;
 mod metrics;
 mod namespace;
+mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use self::config::Config;
 use self::metrics::Metrics;
 pub use self::namespace::Namespace;
+use self::remote::Remote;
 use crate::redis::Redis;
 
 /// The factory of namespaces; one per process.
@@ -44,11 +46,15 @@ impl Cache {
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        Namespace::new(
-            &self.config,
-            self.redis.clone(),
-            self.metrics.of(name),
-            (name, version, ttl),
-        )
+        let remote = Remote {
+            redis: self.redis.clone(),
+            counters: Arc::new(self.metrics.of(name)),
+            name,
+            version,
+            ttl,
+            absent_ttl: self.config.absent_ttl,
+            removal_hold: self.config.removal_hold,
+        };
+        Namespace::new(&self.config, remote)
     }
 }

@@ -4,35 +4,34 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use deadpool_redis::redis::{Cmd, cmd};
 use moka::future::Cache as Local;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
 
 use super::Config;
-use super::envelope::{self, Content};
 use super::metrics::Counters;
-use crate::{Error, jitter, redis::Redis};
-
-/// A value, or the knowledge that there is none.
-type Entry<V> = Option<Arc<V>>;
+use super::remote::{Answer, Remote};
+use crate::{Error, jitter};
 
 /// Cached values of one type. A clone is cheap and means the same entries.
 ///
-/// A reader may see a value as old as `local_ttl` when another process wrote it, and as old as the namespace's
-/// `ttl` when Redis was away during the write. A loader fills Redis only where nothing is (`SET NX`), because it may have
-/// read from a lagging replica; a writer always overwrites. So a load that began before a write cannot undo it.
+/// A load that began before a write cannot undo it in Redis: it fills only where nothing is, because it may have
+/// read from a lagging replica, while a writer always overwrites. What may be seen all the same: a value as old as
+/// `local_ttl`, when another process wrote, and one as old as the namespace's `ttl`, when Redis was away during the write.
 pub struct Namespace<V>(Arc<Inner<V>>);
 
 struct Inner<V> {
     local: Local<String, Entry<V>>,
-    redis: Redis,
-    counters: Counters,
-    name: &'static str,
-    version: String,
+    remote: Remote,
+    counters: Arc<Counters>,
+    local_ttl: Duration,
+}
+
+/// What this process knows about a key: a value, or that there is none.
+struct Entry<V> {
+    value: Option<Arc<V>>,
+    /// How long it is kept; zero for what only those get who wait for it now.
     ttl: Duration,
-    absent_ttl: Duration,
-    removal_hold: Duration,
 }
 
 impl<V> Clone for Namespace<V> {
@@ -41,29 +40,27 @@ impl<V> Clone for Namespace<V> {
     }
 }
 
+impl<V> Clone for Entry<V> {
+    fn clone(&self) -> Self {
+        Self {
+            value: self.value.clone(),
+            ttl: self.ttl,
+        }
+    }
+}
+
 impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Namespace<V> {
-    pub(super) fn new(
-        config: &Config,
-        redis: Redis,
-        counters: Counters,
-        (name, version, ttl): (&'static str, u32, Duration),
-    ) -> Self {
-        let expiry = LocalExpiry {
-            present: config.local_ttl.min(ttl),
-            absent: config.local_ttl.min(config.absent_ttl),
-        };
+    pub(super) fn new(config: &Config, remote: Remote) -> Self {
+        let local = Local::builder()
+            .max_capacity(config.local_entries_max)
+            .expire_after(OwnTtl)
+            .build();
+        let counters = Arc::clone(&remote.counters);
         Self(Arc::new(Inner {
-            local: Local::builder()
-                .max_capacity(config.local_entries_max)
-                .expire_after(expiry)
-                .build(),
-            redis,
+            local,
+            remote,
             counters,
-            name,
-            version: format!("v{version}"),
-            ttl,
-            absent_ttl: config.absent_ttl,
-            removal_hold: config.removal_hold,
+            local_ttl: config.local_ttl,
         }))
     }
 
@@ -72,8 +69,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Namespace<V> {
     /// and is remembered for `absent_ttl`.
     ///
     /// # Errors
-    /// What `load` failed with, shared by everybody who waited for it, and `Deadline` when `deadline` passes first.
-    /// The cache itself adds no failure.
+    /// What the load failed with, and `Deadline` when `deadline` passes first. The cache adds no failure of its own.
     pub async fn get_or_load<F>(
         &self,
         key: &str,
@@ -83,44 +79,34 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Namespace<V> {
     where
         F: Future<Output = Result<Option<V>, Error>>,
     {
-        if let Some(hit) = self.0.local.get(key).await {
+        if let Some(entry) = self.0.local.get(key).await {
             self.0.counters.local_hit.inc();
-            return Ok(hit);
+            return Ok(entry.value);
         }
         let mut load = pin!(load);
-        let (first, loaded_here) = self.join(key, deadline, load.as_mut()).await;
-        match first {
-            // Another caller's load failed, perhaps for a deadline closer than this one's. Its own load is untouched.
-            Err(error) if error.is_transient() && !loaded_here && Instant::now() < deadline => {
+        match self.join(key, deadline, load.as_mut()).await {
+            // It may have failed by a deadline closer than this caller's, whose own load is still unused.
+            (Err(error), Role::Follower) if error.is_transient() && Instant::now() < deadline => {
                 self.join(key, deadline, load).await.0
             }
-            result => result,
+            (result, Role::Leader | Role::Follower) => result,
         }
     }
 
-    /// Stores what was just written, over whatever is there, on both levels. Needs the writer to be the
-    /// last one: of two writers at once either value may stay until its `ttl`. `remove` has no such order.
+    /// Stores what was just written, over whatever is there, on both levels. Of two writers at once either
+    /// value may stay until its `ttl`; where that matters, `remove` instead, which needs no order.
     pub async fn put(&self, key: &str, value: V, deadline: Instant) {
-        if let Ok(bytes) = envelope::present(&value) {
-            self.0
-                .tell(&self.0.set(key, bytes, self.0.ttl), deadline)
-                .await;
-        }
+        self.0.remote.put(key, &value, deadline).await;
         self.0
             .local
-            .insert(key.to_owned(), Some(Arc::new(value)))
+            .insert(key.to_owned(), self.0.entry(Some(Arc::new(value))))
             .await;
     }
 
-    /// Forgets the value on both levels, after a write or a deletion. For `removal_hold` no loader fills Redis,
-    /// so an old row read from a lagging replica does not come back.
+    /// Forgets the value on both levels, after a write or a deletion. For `removal_hold` nothing that is loaded
+    /// is kept, so an old row read from a lagging replica does not come back.
     pub async fn remove(&self, key: &str, deadline: Instant) {
-        self.0
-            .tell(
-                &self.0.set(key, envelope::held(), self.0.removal_hold),
-                deadline,
-            )
-            .await;
+        self.0.remote.remove(key, deadline).await;
         self.0.local.invalidate(key).await;
     }
 
@@ -130,37 +116,36 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Namespace<V> {
         key: &str,
         deadline: Instant,
         load: Pin<&mut F>,
-    ) -> (Result<Entry<V>, Error>, bool)
+    ) -> (Result<Option<Arc<V>>, Error>, Role)
     where
         F: Future<Output = Result<Option<V>, Error>>,
     {
-        let mut loaded_here = false;
+        let mut role = Role::Follower;
         let fetch = async {
-            loaded_here = true;
+            role = Role::Leader;
             self.0.counters.local_miss.inc();
             self.0.fetch(key, deadline, load).await
         };
         let joined = timeout_at(deadline, self.0.local.try_get_with_by_ref(key, fetch)).await;
-        if !loaded_here {
+        if role == Role::Follower {
             self.0.counters.local_joined.inc();
         }
         let result = match joined {
-            Ok(Ok(entry)) => Ok(entry),
+            Ok(Ok(entry)) => Ok(entry.value),
             Ok(Err(error)) => Err(Error::clone(&error)),
             Err(_) => Err(Error::Deadline {
                 dependency: "cache",
             }),
         };
-        (result, loaded_here)
+        (result, role)
     }
 }
 
-/// What the second level holds for a key.
-enum Remote<V> {
-    Found(Entry<V>),
-    Missing,
-    Held,
-    Away,
+/// Whose load a caller waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Leader,
+    Follower,
 }
 
 impl<V: Serialize + DeserializeOwned> Inner<V> {
@@ -173,121 +158,49 @@ impl<V: Serialize + DeserializeOwned> Inner<V> {
     where
         F: Future<Output = Result<Option<V>, Error>>,
     {
-        let remote = self.find(key, deadline).await;
-        if let Remote::Found(entry) = remote {
-            return Ok(entry);
+        let mut answer = self.remote.find(key, deadline).await;
+        if let Answer::Known(value) = answer {
+            return Ok(self.entry(value));
         }
         let loaded = load.await?.map(Arc::new);
-        // Redis was away a moment ago: the request does not wait for it a second time.
-        if matches!(remote, Remote::Missing) {
-            return Ok(self.fill(key, loaded, deadline).await);
+        // A Redis that was away a moment ago is not waited for again by the same request.
+        if matches!(answer, Answer::Unknown) {
+            answer = self.remote.fill(key, loaded.as_deref(), deadline).await;
         }
-        Ok(loaded)
-    }
-
-    async fn find(&self, key: &str, deadline: Instant) -> Remote<V> {
-        let redis_key = self.redis_key(key);
-        let Ok(bytes) = self
-            .redis
-            .query::<Option<Vec<u8>>>(cmd("GET").arg(&redis_key), deadline)
-            .await
-        else {
-            self.counters.redis_bypassed.inc();
-            return Remote::Away;
-        };
-        let Some(bytes) = bytes else {
-            self.counters.redis_miss.inc();
-            return Remote::Missing;
-        };
-        match envelope::open(&bytes) {
-            Some(Content::Present(value)) => {
-                self.counters.redis_hit.inc();
-                Remote::Found(Some(value))
-            }
-            Some(Content::Absent) => {
-                self.counters.redis_hit.inc();
-                Remote::Found(None)
-            }
-            Some(Content::Held) => {
-                self.counters.redis_miss.inc();
-                Remote::Held
-            }
-            None => {
-                self.counters.redis_corrupt.inc();
-                tracing::warn!(
-                    cache.namespace = self.name,
-                    "dropped a value that is not of this namespace"
-                );
-                self.tell(cmd("DEL").arg(&redis_key), deadline).await;
-                Remote::Missing
-            }
-        }
-    }
-
-    /// Offers a loaded value to Redis. Where a writer was faster its value is newer, and is taken instead.
-    async fn fill(&self, key: &str, loaded: Entry<V>, deadline: Instant) -> Entry<V> {
-        let (bytes, ttl) = match &loaded {
-            Some(value) => (envelope::present(value.as_ref()), self.ttl),
-            None => (Ok(envelope::absent()), self.absent_ttl),
-        };
-        let Ok(bytes) = bytes else { return loaded };
-        let filled = self
-            .redis
-            .query::<bool>(self.set(key, bytes, ttl).arg("NX"), deadline)
-            .await;
-        if !matches!(filled, Ok(false)) {
-            return loaded;
-        }
-        match self.find(key, deadline).await {
-            Remote::Found(newer) => newer,
-            Remote::Missing | Remote::Held | Remote::Away => loaded,
-        }
-    }
-
-    fn set(&self, key: &str, bytes: Vec<u8>, ttl: Duration) -> Cmd {
-        let ttl_ms = u64::try_from(jitter::around(ttl).as_millis()).unwrap_or(u64::MAX);
-        let mut set = cmd("SET");
-        set.arg(self.redis_key(key))
-            .arg(bytes)
-            .arg("PX")
-            .arg(ttl_ms.max(1));
-        set
-    }
-
-    /// Sends a command whose failure changes nothing for the caller; `redis`' own metrics count it.
-    async fn tell(&self, command: &Cmd, deadline: Instant) {
-        if let Err(error) = self.redis.query::<()>(command, deadline).await {
-            tracing::debug!(cache.namespace = self.name, error = %error, "Redis did not take a cache update");
-        }
-    }
-
-    fn redis_key(&self, key: &str) -> String {
-        self.redis.key(&["cache", self.name, &self.version, key])
+        Ok(match answer {
+            Answer::Known(newer) => self.entry(newer),
+            Answer::Held => Entry {
+                value: loaded,
+                ttl: Duration::ZERO,
+            },
+            Answer::Unknown | Answer::Away => self.entry(loaded),
+        })
     }
 }
 
-/// Jittered, so that entries filled together do not expire together.
-struct LocalExpiry {
-    present: Duration,
-    absent: Duration,
-}
-
-impl LocalExpiry {
-    fn of<V>(&self, entry: &Entry<V>) -> Option<Duration> {
-        Some(jitter::around(if entry.is_some() {
-            self.present
+impl<V> Inner<V> {
+    /// Never kept longer than Redis would, and jittered, so that entries filled together do not expire together.
+    fn entry(&self, value: Option<Arc<V>>) -> Entry<V> {
+        let remote_ttl = if value.is_some() {
+            self.remote.ttl
         } else {
-            self.absent
-        }))
+            self.remote.absent_ttl
+        };
+        Entry {
+            value,
+            ttl: jitter::around(self.local_ttl.min(remote_ttl)),
+        }
     }
 }
 
-impl<V> moka::Expiry<String, Entry<V>> for LocalExpiry {
+/// Each entry brings its own time to live, also when it replaces another.
+struct OwnTtl;
+
+impl<V> moka::Expiry<String, Entry<V>> for OwnTtl {
     fn expire_after_create(&self, _: &String, entry: &Entry<V>, _: StdInstant) -> Option<Duration> {
-        self.of(entry)
+        Some(entry.ttl)
     }
 
-    /// A `put` over an entry starts its time anew; the default would keep the old end.
     fn expire_after_update(
         &self,
         _: &String,
@@ -295,6 +208,6 @@ impl<V> moka::Expiry<String, Entry<V>> for LocalExpiry {
         _: StdInstant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        self.of(entry)
+        Some(entry.ttl)
     }
 }

@@ -69,6 +69,11 @@ impl Db {
         }
     }
 
+    /// When the request is over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// For writes.
     pub fn write(&self) -> Writer {
         Writer {

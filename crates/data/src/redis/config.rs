@@ -35,7 +35,8 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(50), Duration::from_secs(60))))]
     pub reconnect_delay_max: Duration,
-    /// Commands that fail in a row, on one connection, before it is abandoned and callers are refused at once.
+    /// Failures in a row, on one connection, before it is abandoned and callers are refused at once. Commands
+    /// that fail side by side count as one.
     #[garde(range(min = 1, max = 100))]
     pub failures_max: u32,
     /// Commands under way at once, over the one connection. More wait within `command_timeout`.
@@ -69,4 +70,46 @@ fn is_redis_url(url: &SecretString, (): &()) -> garde::Result {
 
 fn masked<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str("********")
+}
+
+#[cfg(test)]
+mod tests {
+    use garde::Validate;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::redis::Redis;
+
+    #[test]
+    fn the_url_shows_nowhere() {
+        let config = Config {
+            url: "redis://user:hunter2@127.0.0.1:1/".into(),
+            ..Config::default()
+        };
+        let wrong = Config {
+            url: "http://user:hunter2@127.0.0.1/".into(),
+            ..Config::default()
+        };
+
+        let shown = format!("{config:?}{}", serde_json::to_string(&config).unwrap());
+        let report = wrong.validate().unwrap_err().to_string();
+        let invalid = Redis::new(&wrong, &mut Registry::default()).err().unwrap();
+
+        assert!(!shown.contains("hunter2"));
+        assert!(report.contains("must be a URL that starts with redis://"));
+        assert!(!format!("{report}{invalid}{invalid:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_limits_are_told() {
+        let impatient = Config {
+            command_timeout: Duration::ZERO,
+            ..Config::default()
+        };
+
+        let report = impatient.validate().unwrap_err().to_string();
+
+        assert!(Config::default().validate().is_ok());
+        assert_eq!(report.trim(), "command_timeout: must be from 1ms to 5s");
+    }
 }

@@ -1,11 +1,12 @@
 //! One connection with its count of failures in a row, and what each kind of failure says about it.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
+use tokio::time::Instant;
 
 use super::NAME;
 use crate::Error;
@@ -25,14 +26,28 @@ const BUSY_CODES: [&str; 6] = [
 #[derive(Clone)]
 pub(super) struct Connection {
     handle: MultiplexedConnection,
-    failures_in_a_row: Arc<AtomicU32>,
+    row: Arc<Row>,
+}
+
+/// Failures in a row.
+#[derive(Default)]
+struct Row {
+    /// Whether there are any, so that an answered command need not take the lock.
+    begun: AtomicBool,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Default)]
+struct Counted {
+    failures: u32,
+    last_at: Option<Instant>,
 }
 
 impl Connection {
     pub(super) fn new(handle: MultiplexedConnection) -> Self {
         Self {
             handle,
-            failures_in_a_row: Arc::default(),
+            row: Arc::default(),
         }
     }
 
@@ -41,28 +56,52 @@ impl Connection {
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.failures_in_a_row, &other.failures_in_a_row)
+        Arc::ptr_eq(&self.row, &other.row)
     }
 
-    /// Ends a row of failures. Reads first, because a store on every command would bounce the cache line.
+    /// Ends a row of failures.
     pub(super) fn answered(&self) {
-        if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
-            self.failures_in_a_row.store(0, Ordering::Relaxed);
+        if self.row.begun.load(Ordering::Relaxed) {
+            *self.counted() = Counted::default();
+            self.row.begun.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Whether the connection is lost with this failure, the last of a row included.
-    pub(super) fn is_lost_after(&self, failure: &Failure, failures_max: u32) -> bool {
+    /// Whether the connection is lost with this failure of a command sent at `sent_at`.
+    pub(super) fn is_lost_after(
+        &self,
+        failure: &Failure,
+        sent_at: Instant,
+        failures_max: u32,
+    ) -> bool {
         match failure {
             Failure::Answer(error) if error.is_unrecoverable_error() || is_read_only(error) => true,
             Failure::Answer(error) if !is_away(error) => {
                 self.answered();
                 false
             }
-            Failure::Answer(_) | Failure::Silence => {
-                self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= failures_max
-            }
+            Failure::Answer(_) | Failure::Silence => self.count(sent_at) >= failures_max,
         }
+    }
+
+    /// Commands that failed side by side, in one stall, count as one: else a short stall under load, of Redis
+    /// or of this process, would be taken for an outage.
+    fn count(&self, sent_at: Instant) -> u32 {
+        let mut counted = self.counted();
+        if counted.last_at.is_none_or(|last_at| sent_at >= last_at) {
+            counted.failures += 1;
+            counted.last_at = Some(Instant::now());
+            self.row.begun.store(true, Ordering::Relaxed);
+        }
+        counted.failures
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        // Two plain fields: there is no half-way state for a panic to leave.
+        self.row
+            .counted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -149,7 +149,7 @@ impl Redis {
             }
             Ok(Err(error)) => (
                 Outcome::Error,
-                Err(self.failed(&connection, Failure::Answer(error))),
+                Err(self.failed(&connection, started, Failure::Answer(error))),
             ),
             // Says nothing about Redis: the caller did not give it the time it may take.
             Err(_) if deadline < limit => {
@@ -157,7 +157,7 @@ impl Redis {
             }
             Err(_) => (
                 Outcome::Timeout,
-                Err(self.failed(&connection, Failure::Silence)),
+                Err(self.failed(&connection, started, Failure::Silence)),
             ),
         };
         self.0.metrics.observe(outcome, started.elapsed());
@@ -169,8 +169,8 @@ impl Redis {
     }
 
     /// Counts the failure against the connection it happened on, and abandons that one when it is lost.
-    fn failed(&self, connection: &Connection, failure: Failure) -> Error {
-        if connection.is_lost_after(&failure, self.0.config.failures_max) {
+    fn failed(&self, connection: &Connection, sent_at: Instant, failure: Failure) -> Error {
+        if connection.is_lost_after(&failure, sent_at, self.0.config.failures_max) {
             self.abandon(connection, &failure);
         }
         failure.into_error()

@@ -1,5 +1,5 @@
 -- Stores a session and its place in the user's index, and ends the user's oldest sessions above the limit.
--- KEYS: session, index.  ARGV: record, idle ms, absolute ms, created at ms, limit, prefix of session keys, hash.
+-- KEYS: session, index.  ARGV: record, idle ms, absolute ms, created at µs, limit, prefix of session keys, hash.
 -- Returns 1, or 0 when the id is taken.
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
   return 0

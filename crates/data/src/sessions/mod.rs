@@ -86,7 +86,7 @@ impl Sessions {
             .arg(serde_json::to_string(&session).expect("plain fields always encode"))
             .arg(millis(idle_timeout.min(absolute_timeout)))
             .arg(millis(absolute_timeout))
-            .arg(millis_of(session.created_at))
+            .arg(session.created_at.unix_timestamp_nanos() / 1_000)
             .arg(per_user_max)
             .arg(self.session_key(""))
             .arg(&hash);

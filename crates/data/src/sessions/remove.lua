@@ -4,5 +4,9 @@ local record = redis.call('GETDEL', KEYS[1])
 if not record then
   return 0
 end
-redis.call('ZREM', ARGV[1] .. cjson.decode(record).user_id, ARGV[2])
+-- A record that does not decode is gone all the same; its index entry goes with the next login.
+local decoded, session = pcall(cjson.decode, record)
+if decoded and type(session) == 'table' and type(session.user_id) == 'string' then
+  redis.call('ZREM', ARGV[1] .. session.user_id, ARGV[2])
+end
 return 1

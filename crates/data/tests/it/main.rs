@@ -1,8 +1,12 @@
-//! The data layer against real servers, and against servers that are frozen, killed and cut off.
+//! The data layer on real servers, and on servers that are frozen, killed and cut off: one binary, one file per part.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a helper of a test that cannot go on panics, as the test would"
+    reason = "a test fails by panicking, its helpers included"
 )]
 
+mod cache;
 mod postgres;
+mod redis;
+mod redis_server;
+mod sessions;

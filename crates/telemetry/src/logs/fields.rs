@@ -33,7 +33,8 @@ impl<F: FnMut(&str, Value<'_>) -> fmt::Result> Fields<F> {
     }
 
     fn add(&mut self, field: &Field, value: Value<'_>) {
-        if self.result.is_ok() {
+        // `otel.kind` and its like are instructions to the exporter.
+        if self.result.is_ok() && !field.name().starts_with("otel.") {
             self.result = (self.write)(field.name().trim_start_matches("r#"), value);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     field::RecordFields,
@@ -26,12 +26,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for Json
         event: &Event<'_>,
     ) -> fmt::Result {
         let meta = event.metadata();
-        let now = OffsetDateTime::now_utc()
-            .format(&Rfc3339)
-            .map_err(|_| fmt::Error)?;
+        writer.write_str("{\"timestamp\":\"")?;
+        write_timestamp(&mut writer, OffsetDateTime::now_utc())?;
         write!(
             writer,
-            "{{\"timestamp\":\"{now}\",\"level\":\"{}\",\"target\":\"{}\"",
+            "\",\"level\":\"{}\",\"target\":\"{}\"",
             meta.level(),
             meta.target()
         )?;
@@ -55,6 +54,17 @@ impl<'w> FormatFields<'w> for JsonFields {
         fields.record(&mut visitor);
         visitor.finish()
     }
+}
+
+/// RFC 3339 in microseconds, always of the same length, so that lines sort as text.
+fn write_timestamp(writer: &mut Writer<'_>, now: OffsetDateTime) -> fmt::Result {
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second, micro) = now.to_hms_micro();
+    write!(
+        writer,
+        "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z",
+        u8::from(month)
+    )
 }
 
 fn write_field(writer: &mut Writer<'_>, name: &str, value: &Value<'_>) -> fmt::Result {

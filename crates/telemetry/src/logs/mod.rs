@@ -73,3 +73,6 @@ where
 
     Ok((layer, LogLevel(handle)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use time::{OffsetDateTime, macros::format_description};
+use time::OffsetDateTime;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     field::RecordFields,
@@ -29,12 +29,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, PrettyFields> for Pr
         } else {
             ("", "")
         };
-        let now = OffsetDateTime::now_utc();
-        let time = now
-            .format(format_description!(
-                "[hour]:[minute]:[second].[subsecond digits:3]"
-            ))
-            .map_err(|_| fmt::Error)?;
+        let (hour, minute, second, milli) = OffsetDateTime::now_utc().to_hms_milli();
         let colour = if dim.is_empty() {
             ""
         } else {
@@ -42,7 +37,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, PrettyFields> for Pr
         };
         write!(
             writer,
-            "{dim}{time}{plain} {colour}{:>5}{plain} {dim}{}{plain}",
+            "{dim}{hour:02}:{minute:02}:{second:02}.{milli:03}{plain} {colour}{:>5}{plain} {dim}{}{plain}",
             meta.level(),
             meta.target()
         )?;

@@ -56,30 +56,9 @@ impl Exporter {
             .enable_all()
             .build()
             .map_err(Error::Exporter)?;
-        let otlp = {
-            let _inside = runtime.enter();
-            OtlpExporter::builder()
-                .with_tonic()
-                .with_endpoint(endpoint)
-                .with_timeout(config.export_timeout)
-                .build()
-                .map_err(|error| Error::Endpoint(endpoint.clone(), error))?
-        };
         let counts = Arc::new(Counts::default());
-        let batch = BatchConfigBuilder::default()
-            .with_max_queue_size(config.queue_spans_max)
-            .with_max_export_batch_size(config.batch_spans_max.min(config.queue_spans_max))
-            .with_scheduled_delay(config.batch_delay)
-            .build();
-        let counting = Counting {
-            exporter: otlp,
-            counts: Arc::clone(&counts),
-        };
-        let queue = Bounded {
-            batches: BatchSpanProcessor::builder(counting)
-                .with_batch_config(batch)
-                .build(),
-            queue_max: config.queue_spans_max,
+        let exporter = Counting {
+            exporter: connect(config, endpoint, &runtime)?,
             counts: Arc::clone(&counts),
         };
         let resource = Resource::builder()
@@ -87,7 +66,7 @@ impl Exporter {
             .with_attribute(KeyValue::new("service.version", version))
             .build();
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(queue)
+            .with_span_processor(Bounded::new(config, exporter))
             // `Incoming` has decided; the SDK only sees what is to be exported.
             .with_sampler(Sampler::AlwaysOn)
             .with_id_generator(Ids(RandomIdGenerator::default()))
@@ -143,6 +122,17 @@ impl Drop for Exporter {
     }
 }
 
+/// Connects at the first export, not here.
+fn connect(config: &Config, endpoint: &str, runtime: &Runtime) -> Result<OtlpExporter, Error> {
+    let _inside = runtime.enter();
+    OtlpExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .with_timeout(config.export_timeout)
+        .build()
+        .map_err(|error| Error::Endpoint(endpoint.to_owned(), error))
+}
+
 /// Spans by outcome, and how many wait.
 #[derive(Debug, Default)]
 struct Counts {
@@ -178,6 +168,26 @@ struct Bounded {
     batches: BatchSpanProcessor,
     queue_max: usize,
     counts: Arc<Counts>,
+}
+
+impl Bounded {
+    fn new(config: &Config, exporter: Counting) -> Self {
+        let batch = BatchConfigBuilder::default()
+            .with_max_queue_size(config.queue_spans_max)
+            .with_max_export_batch_size(config.batch_spans_max.min(config.queue_spans_max))
+            .with_scheduled_delay(config.batch_delay)
+            .build();
+        let counts = Arc::clone(&exporter.counts);
+        let batches = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(batch)
+            .build();
+
+        Self {
+            batches,
+            queue_max: config.queue_spans_max,
+            counts,
+        }
+    }
 }
 
 impl SpanProcessor for Bounded {

@@ -1,7 +1,11 @@
 //! The trace context of a request: read from the caller, decided on, logged, and passed on.
 
+#[cfg(test)]
+mod collector;
 mod export;
 mod parent;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -35,7 +39,8 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// As `config` says.
+    pub fn new(config: &Config) -> Self {
         Self {
             bound: bound(config.sample_ratio),
             trust_caller: config.trust_caller,
@@ -60,8 +65,9 @@ pub struct Incoming {
     trace_id: TraceId,
     span_id: SpanId,
     parent: Option<SpanContext>,
+    /// What the callees are told. Differs from `sampled` where traces are off here and on at the caller.
+    flag: bool,
     sampled: bool,
-    exported: bool,
 }
 
 impl Incoming {
@@ -80,7 +86,7 @@ impl Incoming {
     fn child_of(parent: Option<SpanContext>, sampling: Sampling) -> Self {
         let random = RandomIdGenerator::default();
         let span_id = random.new_span_id();
-        let sampled = match &parent {
+        let flag = match &parent {
             Some(parent) if sampling.trust_caller => parent.is_sampled(),
             // The draw is on an id of ours: a caller could pick a trace id that always wins.
             _ => {
@@ -95,15 +101,15 @@ impl Incoming {
                 .map_or_else(|| random.new_trace_id(), SpanContext::trace_id),
             span_id,
             parent,
-            sampled,
-            exported: sampled && sampling.exporting,
+            flag,
+            sampled: flag && sampling.exporting,
         }
     }
 
     /// Whether the request's span is to be exported.
     #[must_use]
     pub fn sampled(&self) -> bool {
-        self.exported
+        self.sampled
     }
 
     /// The trace's id: 32 lower-case hex digits.
@@ -121,7 +127,7 @@ impl Incoming {
     /// Gives a sampled request's span its parent and ids. The span must be new and its target [`SAMPLED`];
     /// [`request_span!`](crate::request_span) sees to both.
     pub fn attach(&self, span: &Span) {
-        if !self.exported {
+        if !self.sampled {
             return;
         }
         if let Some(parent) = &self.parent {
@@ -146,7 +152,7 @@ impl Incoming {
         let text = format!(
             "00-{}-{parent_id}-{:02x}",
             self.trace_id,
-            u8::from(self.sampled)
+            u8::from(self.flag)
         );
         headers.insert(
             parent::TRACEPARENT,
@@ -166,8 +172,10 @@ impl Incoming {
 }
 
 /// The span of a request, with `trace_id` and `span_id`, attached to its trace. Further fields are written
-/// as in `tracing`'s macros. Its level is ERROR so that a log filter of `warn` still shows which request an
-/// event belongs to.
+/// as in `tracing`'s macros. Once the route is known, record `otel.name` (`GET /v1/products/{id}`) and, for a
+/// failure of ours, `otel.status_code` (`ERROR`): they go to the exporter only.
+///
+/// Its level is ERROR so that a log filter of `warn` still shows which request an event belongs to.
 #[macro_export]
 macro_rules! request_span {
     ($incoming:expr $(, $($fields:tt)*)?) => {{
@@ -175,7 +183,13 @@ macro_rules! request_span {
         let (trace_id, span_id) = (incoming.trace_id(), incoming.span_id());
         let span = if incoming.sampled() {
             $crate::__tracing::error_span!(
-                target: $crate::trace::SAMPLED, "request", otel.kind = "server", %trace_id, %span_id $(, $($fields)*)?
+                target: $crate::trace::SAMPLED, "request",
+                otel.kind = "server",
+                otel.name = $crate::__tracing::field::Empty,
+                otel.status_code = $crate::__tracing::field::Empty,
+                %trace_id,
+                %span_id
+                $(, $($fields)*)?
             )
         } else {
             $crate::__tracing::error_span!(

@@ -1,0 +1,127 @@
+//! What an order is, what a customer may ask for, and the two ways it can be refused.
+
+use std::{collections::HashSet, fmt::Write};
+
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::http::{ApiError, error::FieldError, page::Cursor};
+
+/// An order as its customer sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Order {
+    pub id: Uuid,
+    /// `placed`, `paid` or `cancelled`.
+    pub status: String,
+    /// The sum of the lines, in whole cents.
+    pub total_cents: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    pub lines: Vec<OrderLine>,
+}
+
+/// Some pieces of one product, at the price of the moment of the order.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OrderLine {
+    pub product_id: Uuid,
+    pub name: String,
+    pub quantity: i32,
+    /// The price of one piece, in whole cents.
+    pub price_cents: i64,
+}
+
+/// What a customer asks for; prices are the shop's to say.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewOrder {
+    /// 1 to 50 lines, each with another product.
+    #[garde(length(min = 1, max = 50), custom(each_product_once), dive)]
+    pub lines: Vec<NewLine>,
+}
+
+/// Some pieces of one product.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewLine {
+    #[garde(skip)]
+    pub product_id: Uuid,
+    #[garde(range(min = 1, max = 1000))]
+    pub quantity: i32,
+}
+
+fn each_product_once(lines: &[NewLine], _: &()) -> garde::Result {
+    let mut seen = HashSet::with_capacity(lines.len());
+    if lines.iter().all(|line| seen.insert(line.product_id)) {
+        return Ok(());
+    }
+    Err(garde::Error::new("each product may stand in one line only"))
+}
+
+/// Which of the caller's orders to list.
+#[derive(Debug, Deserialize, Validate, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct OrderFilter {
+    /// Orders per page, 1 to 100.
+    #[garde(range(min = 1, max = 100))]
+    #[serde(default = "default_limit")]
+    pub limit: u16,
+    /// `next_cursor` of the page before.
+    #[garde(skip)]
+    #[param(value_type = Option<String>)]
+    pub cursor: Option<Cursor<Uuid>>,
+}
+
+fn default_limit() -> u16 {
+    20
+}
+
+/// Why no order was placed.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// Lines (counted from 0) that name no product.
+    #[error("{} lines name no product", .0.len())]
+    UnknownProducts(Vec<usize>),
+    #[error("{} products are short of stock", .0.len())]
+    OutOfStock(Vec<Shortage>),
+    #[error("the order could not be kept")]
+    Data(#[from] data::Error),
+}
+
+/// A product of which there is less than was asked for.
+#[derive(Debug, PartialEq)]
+pub struct Shortage {
+    pub product_id: Uuid,
+    pub wanted: i32,
+    pub left: i32,
+}
+
+impl From<OrderError> for ApiError {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::UnknownProducts(lines) => Self::unprocessable(
+                lines
+                    .into_iter()
+                    .map(|line| FieldError {
+                        field: format!("lines[{line}].product_id"),
+                        detail: "must be the id of a product".to_owned(),
+                    })
+                    .collect(),
+            ),
+            OrderError::OutOfStock(shortages) => Self::conflict("out_of_stock", sentence(&shortages)),
+            OrderError::Data(error) => error.into(),
+        }
+    }
+}
+
+fn sentence(shortages: &[Shortage]) -> String {
+    let mut sentence = String::from("not enough in stock:");
+    for Shortage { product_id, wanted, left } in shortages {
+        let _ = write!(sentence, " {left} of {wanted} wanted of product {product_id};");
+    }
+    sentence.pop();
+    sentence
+}

@@ -1,0 +1,117 @@
+//! The catalogue: customers read it, staff keeps it.
+
+mod cache;
+mod model;
+mod store;
+
+#[cfg(test)]
+mod http_tests;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+pub use cache::ProductCache;
+pub use store::{Sold, stock_of, take_stock};
+
+use self::model::{NewProduct, Product, ProductFields, ProductFilter};
+use crate::{
+    http::{
+        ApiError, ApiResult, Body, Db, Path, Query,
+        conditional::{self, ETag, IfNoneMatch, Versions},
+        page::Page,
+        session::Staff,
+    },
+    state::AppState,
+};
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_products, create_product))
+        .routes(routes!(get_product, update_product))
+}
+
+/// The catalogue is the same for everyone, and a price a few seconds old harms nobody: the order decides.
+const CACHE_CONTROL: &str = "public, max-age=5, stale-while-revalidate=30";
+
+/// A page of the catalogue, in one of four orders, of one category or of what a search finds.
+#[utoipa::path(get, path = "/", tag = "products", params(ProductFilter),
+    responses((status = 200, body = Page<Product>), (status = 304), (status = 400), (status = 422)))]
+async fn list_products(db: Db, Query(filter): Query<ProductFilter>, if_none_match: IfNoneMatch) -> ApiResult<Response> {
+    let position = filter.position()?;
+    let rows = store::list(&db.read(), &filter, &position).await?;
+
+    let page = Page::cut(rows, filter.limit, |last| position.after(last));
+    let items = page.items.iter().map(|product| product.only(&filter.fields)).collect();
+    let body = conditional::json(&Page { items, next_cursor: page.next_cursor })?;
+    Ok(if_none_match.respond(&ETag::body(&body), CACHE_CONTROL, body))
+}
+
+/// One product, possibly a few seconds old.
+#[utoipa::path(get, path = "/{id}", tag = "products", params(("id" = Uuid, Path), ProductFields),
+    responses((status = 200, body = Product), (status = 304), (status = 400), (status = 404)))]
+async fn get_product(
+    State(cache): State<ProductCache>,
+    db: Db,
+    Path(id): Path<Uuid>,
+    Query(shown): Query<ProductFields>,
+    if_none_match: IfNoneMatch,
+) -> ApiResult<Response> {
+    let product = cache.find(&db, id).await?.ok_or(ApiError::NotFound)?;
+
+    let body = conditional::json(&product.only(&shown.fields))?;
+    Ok(if_none_match.respond(&product.etag(), CACHE_CONTROL, body))
+}
+
+/// Adds a product. Staff only.
+#[utoipa::path(post, path = "/", tag = "products", request_body = NewProduct,
+    responses((status = 201, body = Product), (status = 401), (status = 403), (status = 409), (status = 422)))]
+async fn create_product(
+    _: Staff,
+    State(cache): State<ProductCache>,
+    db: Db,
+    Body(new): Body<NewProduct>,
+) -> ApiResult<Response> {
+    let product = store::insert(&db.write(), &new).await.map_err(sku_taken)?;
+
+    cache.put(&db, &product).await;
+    let location = HeaderValue::try_from(format!("/v1/products/{}", product.id)).map_err(ApiError::internal)?;
+    let head = [(header::LOCATION, location), (header::ETAG, product.etag().header())];
+    Ok((StatusCode::CREATED, head, Body(product)).into_response())
+}
+
+/// Replaces a product that has not changed since it was read (`If-Match`). Staff only.
+#[utoipa::path(put, path = "/{id}", tag = "products", params(("id" = Uuid, Path), ("if-match" = String, Header)),
+    request_body = NewProduct,
+    responses((status = 200, body = Product), (status = 401), (status = 403), (status = 404), (status = 409),
+        (status = 412), (status = 422), (status = 428)))]
+async fn update_product(
+    _: Staff,
+    State(cache): State<ProductCache>,
+    db: Db,
+    target: (Path<Uuid>, Versions),
+    Body(new): Body<NewProduct>,
+) -> ApiResult<Response> {
+    let (Path(id), versions) = target;
+    let writer = db.write();
+    let Some(product) = store::update(&writer, id, &versions, &new).await.map_err(sku_taken)? else {
+        store::find(&writer.reader(), id).await?.ok_or(ApiError::NotFound)?;
+        // What the client has seen may have come from the cache, which must not tell it the same again.
+        cache.forget(&db, [id]).await;
+        return Err(Versions::mismatch());
+    };
+
+    cache.put(&db, &product).await;
+    Ok(([(header::ETAG, product.etag().header())], Body(product)).into_response())
+}
+
+fn sku_taken(error: data::Error) -> ApiError {
+    match error.constraint() {
+        Some("products_sku_key") => ApiError::conflict("sku_taken", "another product has this sku"),
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,177 @@
+//! Every statement on `products`.
+
+use data::postgres::{Reader, Tx, Writer};
+use uuid::Uuid;
+
+use super::model::{Field, NewProduct, Position, Product, ProductFilter};
+use crate::http::conditional::Versions;
+
+/// One page; one product more than asked for says that there is another page.
+pub async fn list(db: &Reader, filter: &ProductFilter, after: &Position) -> Result<Vec<Product>, data::Error> {
+    // Each order, with and without a category, is a statement of its own because each has an index of its own. A search
+    // collects its rows by their words and sorts those, so there one statement serves both.
+    macro_rules! page {
+        ($condition:literal, $order:literal, $($argument:expr),+) => {
+            db.fetch_all(|| {
+                sqlx::query_as!(
+                    Product,
+                    "select id, sku, name, case when $1 then description end as description, category,
+                            price_cents, stock, version, created_at, updated_at
+                     from products
+                     where " + $condition + " order by " + $order + " limit $2",
+                    filter.fields.contain(Field::Description),
+                    i64::from(filter.limit) + 1,
+                    $($argument),+
+                )
+            })
+            .await
+        };
+    }
+
+    let category = filter.category.as_deref();
+    match (after, &filter.q, category) {
+        (Position::Newest { id }, None, None) => page!("id < $3", "id desc", id),
+        (Position::Newest { id }, None, Some(category)) => {
+            page!("category = $4 and id < $3", "id desc", id, category)
+        }
+        (Position::Newest { id }, Some(q), _) => page!(
+            "id < $3 and search @@ websearch_to_tsquery('english', $4) and ($5::text is null or category = $5)",
+            "id desc", id, q, category
+        ),
+
+        (Position::Cheapest { price_cents, id }, None, None) => {
+            page!("(price_cents, id) > ($3, $4)", "price_cents, id", price_cents, id)
+        }
+        (Position::Cheapest { price_cents, id }, None, Some(category)) => page!(
+            "category = $5 and (price_cents, id) > ($3, $4)",
+            "price_cents, id", price_cents, id, category
+        ),
+        (Position::Cheapest { price_cents, id }, Some(q), _) => page!(
+            "(price_cents, id) > ($3, $4) and search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
+            "price_cents, id", price_cents, id, q, category
+        ),
+
+        (Position::Dearest { price_cents, id }, None, None) => {
+            page!("(price_cents, id) < ($3, $4)", "price_cents desc, id desc", price_cents, id)
+        }
+        (Position::Dearest { price_cents, id }, None, Some(category)) => page!(
+            "category = $5 and (price_cents, id) < ($3, $4)",
+            "price_cents desc, id desc", price_cents, id, category
+        ),
+        (Position::Dearest { price_cents, id }, Some(q), _) => page!(
+            "(price_cents, id) < ($3, $4) and search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
+            "price_cents desc, id desc", price_cents, id, q, category
+        ),
+
+        (Position::Name { name, id }, None, None) => page!("(name, id) > ($3, $4)", "name, id", name, id),
+        (Position::Name { name, id }, None, Some(category)) => {
+            page!("category = $5 and (name, id) > ($3, $4)", "name, id", name, id, category)
+        }
+        (Position::Name { name, id }, Some(q), _) => page!(
+            "(name, id) > ($3, $4) and search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
+            "name, id", name, id, q, category
+        ),
+    }
+}
+
+pub async fn find(db: &Reader, id: Uuid) -> Result<Option<Product>, data::Error> {
+    db.fetch_optional(|| {
+        sqlx::query_as!(
+            Product,
+            r#"select id, sku, name, description as "description?", category, price_cents, stock, version, created_at,
+                      updated_at
+               from products where id = $1"#,
+            id,
+        )
+    })
+    .await
+}
+
+pub async fn insert(db: &Writer, new: &NewProduct) -> Result<Product, data::Error> {
+    let id = Uuid::now_v7();
+    db.fetch_one(|| {
+        sqlx::query_as!(
+            Product,
+            r#"insert into products (id, sku, name, description, category, price_cents, stock)
+               values ($1, $2, $3, $4, $5, $6, $7)
+               returning id, sku, name, description as "description?", category, price_cents, stock, version, created_at,
+                         updated_at"#,
+            id,
+            new.sku,
+            new.name,
+            new.description,
+            new.category,
+            new.price_cents,
+            new.stock,
+        )
+    })
+    .await
+}
+
+/// Replaces a product if its version is one of `versions`; `None` if it is not, or if there is no such product.
+pub async fn update(
+    db: &Writer,
+    id: Uuid,
+    versions: &Versions,
+    new: &NewProduct,
+) -> Result<Option<Product>, data::Error> {
+    db.fetch_optional(|| {
+        sqlx::query_as!(
+            Product,
+            r#"update products
+               set sku = $3, name = $4, description = $5, category = $6, price_cents = $7, stock = $8,
+                   version = version + 1, updated_at = now()
+               where id = $1 and ($2::bigint[] is null or version = any($2))
+               returning id, sku, name, description as "description?", category, price_cents, stock, version, created_at,
+                         updated_at"#,
+            id,
+            versions.listed(),
+            new.sku,
+            new.name,
+            new.description,
+            new.category,
+            new.price_cents,
+            new.stock,
+        )
+    })
+    .await
+}
+
+/// A product of which some pieces were taken.
+pub struct Sold {
+    pub id: Uuid,
+    pub name: String,
+    pub price_cents: i64,
+}
+
+/// Takes `quantities[i]` pieces of `ids[i]` where there are enough. An answer with fewer products than ids means that the
+/// caller must roll back; [`stock_of`] says why.
+///
+/// The rows are locked in the order of their ids before any is changed, so two orders of the same products wait for
+/// each other, but never both.
+pub async fn take_stock(tx: &mut Tx, ids: &[Uuid], quantities: &[i32]) -> Result<Vec<Sold>, data::Error> {
+    tx.fetch_all(sqlx::query_as!(
+        Sold,
+        "with wanted as (
+             select products.id, line.quantity
+             from products
+             join unnest($1::uuid[], $2::int[]) as line (product_id, quantity) on line.product_id = products.id
+             order by products.id
+             for no key update of products
+         )
+         update products
+         set stock = stock - wanted.quantity, version = version + 1, updated_at = now()
+         from wanted
+         where products.id = wanted.id and stock >= wanted.quantity
+         returning products.id, name, price_cents",
+        ids,
+        quantities,
+    ))
+    .await
+}
+
+/// The stock of each of `ids` that exists.
+pub async fn stock_of(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, i32)>, data::Error> {
+    let rows = tx.fetch_all(sqlx::query!("select id, stock from products where id = any($1)", ids)).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.stock)).collect())
+}

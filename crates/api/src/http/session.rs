@@ -1,0 +1,215 @@
+//! Who is asking: the session cookie, the extractors [`Session`] and [`Staff`], and the check that a write that carries
+//! the cookie was made by our own pages.
+
+use std::{str::FromStr, sync::Arc};
+
+use axum::extract::{FromRef, FromRequestParts};
+use data::sessions::{SessionId, Sessions};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{ApiError, ApiResult, Config, extract::deadline_of};
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Role {
+    /// Buys.
+    Customer,
+    /// Keeps the catalogue as well.
+    Staff,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Staff => "staff",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = ApiError;
+
+    fn from_str(role: &str) -> Result<Self, ApiError> {
+        match role {
+            "customer" => Ok(Self::Customer),
+            "staff" => Ok(Self::Staff),
+            _ => Err(ApiError::internal("a session has an unknown role")),
+        }
+    }
+}
+
+/// The caller's session. A handler that takes it answers 401 to everyone without one.
+#[derive(Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub user_id: Uuid,
+    pub role: Role,
+}
+
+impl<S> FromRequestParts<S> for Session
+where
+    S: Send + Sync,
+    Sessions: FromRef<S>,
+    SessionCookie: FromRef<S>,
+    Arc<Config>: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        let presented = PresentedSession::from_request_parts(parts, state).await?;
+        let id = presented.0.ok_or(ApiError::Unauthenticated)?;
+        let session = Sessions::from_ref(state).find(&id, deadline_of(parts)).await?;
+        let session = session.ok_or(ApiError::Unauthenticated)?;
+        Ok(Self { id, user_id: session.user_id, role: session.role.parse()? })
+    }
+}
+
+/// A session of staff. A handler that takes it answers 403 to customers.
+#[derive(Debug)]
+pub struct Staff(pub Session);
+
+impl<S> FromRequestParts<S> for Staff
+where
+    S: Send + Sync,
+    Session: FromRequestParts<S, Rejection = ApiError>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        let session = Session::from_request_parts(parts, state).await?;
+        match session.role {
+            Role::Staff => Ok(Self(session)),
+            Role::Customer => {
+                tracing::warn!(target: "audit", event = "access_denied", user.id = %session.user_id, needed = "staff");
+                Err(ApiError::Forbidden("only staff may do this"))
+            }
+        }
+    }
+}
+
+/// The session id a client sent, which may be of a session long over.
+pub struct PresentedSession(pub Option<SessionId>);
+
+impl<S> FromRequestParts<S> for PresentedSession
+where
+    S: Send + Sync,
+    SessionCookie: FromRef<S>,
+    Arc<Config>: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        let id = SessionCookie::from_ref(state).read(&parts.headers);
+        if id.is_some() && !parts.method.is_safe() && !is_our_own(&parts.headers, &Arc::<Config>::from_ref(state)) {
+            tracing::warn!(target: "audit", event = "cross_site_request_refused");
+            return Err(ApiError::Forbidden(
+                "a write with a session cookie must say that it is not cross-site: send Sec-Fetch-Site or Origin",
+            ));
+        }
+        Ok(Self(id))
+    }
+}
+
+/// Whether a browser says that our own page, or the user by hand, made this request; otherwise its origin must be ours or one
+/// of the allowed. Browsers add both headers by themselves, and a page cannot change them.
+fn is_our_own(headers: &HeaderMap, config: &Config) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let site = text("sec-fetch-site");
+    if matches!(site, Some("same-origin" | "none")) {
+        return true;
+    }
+    let Some(origin) = text("origin") else { return false };
+    if config.allowed_origins.iter().any(|allowed| allowed == origin) {
+        return true;
+    }
+    // A browser that does not send Sec-Fetch-Site; one that does has said above that the origin is another.
+    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    site.is_none() && host.is_some() && host == text("host")
+}
+
+/// The cookie that carries the session id: its name and attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionCookie {
+    secure: bool,
+}
+
+impl SessionCookie {
+    /// With `secure` it travels over https only, and the `__Host-` prefix keeps other hosts of the domain from setting it.
+    pub fn new(secure: bool) -> Self {
+        Self { secure }
+    }
+
+    /// Hands the id to the client. It ends with the browser, or earlier with the session.
+    pub fn set(self, id: &SessionId) -> HeaderValue {
+        self.header(&id.expose(), "")
+    }
+
+    /// Takes it back.
+    pub fn clear(self) -> HeaderValue {
+        self.header("", "; Max-Age=0")
+    }
+
+    fn name(self) -> &'static str {
+        if self.secure { "__Host-sid" } else { "sid" }
+    }
+
+    fn header(self, value: &str, more: &str) -> HeaderValue {
+        let secure = if self.secure { "; Secure" } else { "" };
+        let cookie = format!("{}={value}; Path=/{secure}; HttpOnly; SameSite=Lax{more}", self.name());
+        let mut header = HeaderValue::try_from(cookie).expect("an id is base64url");
+        header.set_sensitive(true);
+        header
+    }
+
+    fn read(self, headers: &HeaderMap) -> Option<SessionId> {
+        let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let (_, id) = pairs.find(|(name, _)| *name == self.name())?;
+        SessionId::parse(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(pairs: &[(&'static str, &'static str)]) -> bool {
+        let headers = pairs.iter().map(|(name, value)| {
+            (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+        });
+        let config = Config { allowed_origins: vec!["https://shop.example".to_owned()], ..Config::default() };
+        is_our_own(&headers.collect(), &config)
+    }
+
+    #[test]
+    fn our_own_pages_and_allowed_origins_may_write() {
+        assert!(ours(&[("sec-fetch-site", "same-origin")]));
+        assert!(ours(&[("sec-fetch-site", "none")]));
+        assert!(ours(&[("sec-fetch-site", "cross-site"), ("origin", "https://shop.example")]));
+        assert!(ours(&[("host", "api.example:8080"), ("origin", "http://api.example:8080")]));
+    }
+
+    #[test]
+    fn everyone_else_may_not() {
+        assert!(!ours(&[]));
+        assert!(!ours(&[("sec-fetch-site", "same-site")]));
+        assert!(!ours(&[("sec-fetch-site", "cross-site"), ("host", "a"), ("origin", "https://a")]));
+        assert!(!ours(&[("host", "api.example"), ("origin", "https://evil.example")]));
+        assert!(!ours(&[("origin", "null")]));
+        assert!(!ours(&[("origin", "https://shop.example.evil.example")]));
+    }
+
+    #[test]
+    fn the_cookie_is_out_of_reach_of_scripts_other_hosts_and_plain_http() {
+        let cleared = SessionCookie::new(true).clear();
+
+        assert_eq!(cleared, "__Host-sid=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
+        assert!(cleared.is_sensitive());
+    }
+}

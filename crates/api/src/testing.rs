@@ -1,0 +1,227 @@
+//! A whole service for one slice test: the public router in its stack of layers, over a database and a Redis key prefix
+//! of its own, without a socket. Tests speak HTTP to it and nothing else.
+
+use axum::{Router, body::Body, extract::Request};
+use bytes::Bytes;
+use devstack::Database;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body_util::BodyExt;
+use prometheus_client::registry::Registry;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sqlx::Connection;
+use telemetry::trace::Sampling;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{http::observe::ObserveLayer, settings::Settings, state::AppState};
+
+/// How long anything may take to come up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// See the module. The background checks end with the test's runtime.
+pub struct TestApp {
+    pub state: AppState,
+    router: Router,
+    database: Database,
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// Starts with settings that differ from the defaults.
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let services = devstack::shared().await;
+        let template = services.template("api", async |url| {
+            data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
+        });
+        let database = services
+            .database_from(&template.await.unwrap())
+            .await
+            .unwrap();
+        let mut settings = Settings::default();
+        settings.postgres.primary_url = SecretString::from(database.primary_url.clone());
+        settings.postgres.replica_urls = vec![SecretString::from(database.replica_url.clone())];
+        settings.redis.url = SecretString::from(services.redis_url());
+        settings.redis.key_prefix = database.name.clone();
+        // The other tests share the machine; what is slow here is not broken.
+        settings.postgres.acquire_timeout = Duration::from_secs(4);
+        settings.postgres.statement_timeout = Duration::from_secs(10);
+        settings.redis.command_timeout = Duration::from_secs(4);
+        settings.http.read_deadline = Duration::from_secs(20);
+        settings.http.write_deadline = Duration::from_secs(30);
+        change(&mut settings);
+
+        let mut registry = Registry::default();
+        let state = AppState::new(&settings, &mut registry).unwrap();
+        let observe = ObserveLayer::new(Sampling::new(&settings.telemetry), &mut registry);
+        state.health.started();
+        let (cluster, redis) = (state.cluster.clone(), state.redis.clone());
+        tokio::spawn(async move { cluster.watch(CancellationToken::new()).await });
+        tokio::spawn(redis.watch(CancellationToken::new()));
+        state.redis.connected(Instant::now() + PATIENCE).await;
+        let router = crate::router(state.clone(), observe);
+        Self {
+            state,
+            router,
+            database,
+        }
+    }
+
+    /// A client without a session.
+    pub fn anonymous(&self) -> Client {
+        Client {
+            router: self.router.clone(),
+            cookie: None,
+        }
+    }
+
+    /// A client that has registered and signed in as a new customer.
+    pub async fn customer(&self) -> Client {
+        self.sign_up(&format!("{:x}@example.com", fastrand::u64(..)))
+            .await
+    }
+
+    /// A client that has signed in as a new member of staff.
+    pub async fn staff(&self) -> Client {
+        let email = format!("{:x}@holdfast.example", fastrand::u64(..));
+        drop(self.sign_up(&email).await);
+        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
+            .await
+            .unwrap();
+        let promote = sqlx::query("update users set role = 'staff' where email = $1").bind(&email);
+        promote.execute(&mut connection).await.unwrap();
+        self.sign_in(&email).await
+    }
+
+    /// The database's address as superuser, for what the API cannot show.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    async fn sign_up(&self, email: &str) -> Client {
+        let user = json!({ "email": email, "password": PASSWORD });
+        let answer = self.anonymous().post("/v1/users", &user).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        self.sign_in(email).await
+    }
+
+    async fn sign_in(&self, email: &str) -> Client {
+        let mut client = self.anonymous();
+        let answer = client
+            .post(
+                "/v1/session",
+                &json!({ "email": email, "password": PASSWORD }),
+            )
+            .await;
+        client.cookie = Some(answer.session_cookie());
+        client
+    }
+}
+
+/// What every account of [`TestApp`] signs in with.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// One client; it keeps a session's cookie and sends it as a browser on our own page would.
+#[derive(Clone)]
+pub struct Client {
+    router: Router,
+    pub cookie: Option<String>,
+}
+
+impl Client {
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(HeaderName, &str)]) -> Answer {
+        self.send(Method::GET, path, headers, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, &[], Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, headers: &[(HeaderName, &str)], body: &Value) -> Answer {
+        self.send(Method::PUT, path, headers, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], None).await
+    }
+
+    /// Sends a request; `headers` replace the client's own.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(HeaderName, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
+        let mut request =
+            Request::new(body.map_or_else(Body::empty, |body| Body::from(body.to_string())));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        let own = request.headers_mut();
+        own.insert(header::HOST, HeaderValue::from_static("shop.example"));
+        own.insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
+        if body.is_some() {
+            own.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
+        }
+        if let Some(cookie) = &self.cookie {
+            own.insert(header::COOKIE, HeaderValue::from_str(cookie).unwrap());
+        }
+        for (name, value) in headers {
+            own.insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+}
+
+/// A response, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    async fn read(response: axum::response::Response) -> Self {
+        let (head, body) = response.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// The stable code of a problem.
+    pub fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn header(&self, name: impl http::header::AsHeaderName) -> &str {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+            .unwrap_or_default()
+    }
+
+    /// The name and value of the session cookie it sets, to be sent back.
+    pub fn session_cookie(&self) -> String {
+        let cookie = self.header(header::SET_COOKIE);
+        assert!(!cookie.is_empty(), "no cookie: {self:?}");
+        cookie.split(';').next().unwrap().to_owned()
+    }
+}
