@@ -98,22 +98,20 @@ async fn a_deadline_that_has_passed_opens_no_connection() {
 #[tokio::test]
 async fn a_full_pool_refuses_after_the_acquire_timeout_and_stays_healthy() {
     let rig = Rig::shared(|config| {
-        config.primary_connections_max = CONNECTIONS;
+        config.primary_connections_max = 1;
         config.acquire_timeout = Duration::from_millis(250);
     });
     let rig = rig.await;
-    let mut holders = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let writer = rig.writer();
-        holders.spawn(async move { writer.fetch_one(|| sleeping(2.0)).await });
-    }
-    until("all connections are in use", async || {
-        rig.primary().in_use == CONNECTIONS
+    let writer = rig.writer();
+    let mut holder = JoinSet::new();
+    holder.spawn(async move { writer.fetch_one(|| sleeping(3.0)).await });
+    until("the connection is in use", async || {
+        rig.primary().in_use == 1
     })
     .await;
 
     let refused = rig.writer().fetch_one(|| sleeping(0.0)).await;
-    let held = holders.join_all().await;
+    let held = holder.join_all().await;
 
     assert!(
         matches!(refused, Err(Error::Unavailable { .. })),
