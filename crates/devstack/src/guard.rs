@@ -22,25 +22,33 @@ use nix::unistd::{User, geteuid};
 use crate::process::Process;
 
 /// Renaming the folder of process ids closes the gate: a program launched after it cannot sign in, and so ends.
-/// Postgres puts every backend into a group of its own, so children are looked up; a stopped parent cannot fork more.
+/// Postgres gets a second to end by itself, for it reaps its backends, and an image without an init would keep them.
+/// It puts every backend into a group of its own, so children are looked up; a stopped parent cannot fork more.
 const WATCHDOG: &str = r#"
 trap '' HUP INT QUIT TERM
 while read -r _; do :; done
 children() {
-    if [ -e /proc/self/stat ]; then
-        for stat in /proc/[0-9]*/stat; do
-            { read -r pid _ _ parent _ <"$stat"; } 2>/dev/null && [ "$parent" = "$1" ] && echo "$pid"
-        done
-    else
+    cat "/proc/$1/task/$1/children" 2>/dev/null ||
         ps -axo pid=,ppid= | while read -r pid parent; do [ "$parent" = "$1" ] && echo "$pid"; done
-    fi
 }
-cd / && mv "$0/pids" "$0/ending" && for file in "$0"/ending/*; do
+cd / && mv "$0/pids" "$0/ending" || exit
+for file in "$0"/*/postmaster.pid; do
+    { read -r pid <"$file"; } 2>/dev/null || continue
+    [ -e "$0/ending/$pid" ] || { rm "$file"; continue; }
+    kill -QUIT "$pid"
+    kill -CONT "$pid" $(children "$pid")
+done
+tries=0
+until set -- "$0"/*/postmaster.pid && [ ! -e "$1" ] || [ $tries -ge 20 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+done
+for file in "$0"/ending/*; do
     [ -e "$file" ] || continue
     pid=${file##*/}
     kill -STOP "$pid" 2>/dev/null
     kill -KILL $(children "$pid") "$pid" 2>/dev/null
-    kill -KILL "-$pid" 2>/dev/null
+    kill -s KILL -- "-$pid" 2>/dev/null
 done
 tries=0
 until rm -rf "$0" 2>/dev/null || [ $tries -ge 50 ]; do

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::SUPERUSER;
-use crate::{binaries::PostgresBinaries, guard::Guard, process::Process};
+use crate::{binaries::PostgresBinaries, guard::Guard, process::Process, proxy::Proxy};
 
 /// How long a server may take to accept connections; recovery after a kill is part of it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +29,7 @@ pub struct Postgres {
     pub(crate) data: PathBuf,
     pub(crate) port: u16,
     pub(crate) superuser_password: String,
+    pub(crate) proxy: Arc<Proxy>,
     pub(crate) process: Mutex<Option<Process>>,
 }
 
@@ -51,7 +52,7 @@ impl Postgres {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let Err(error) = self.connect().await else {
-                return Ok(());
+                break;
             };
             process.check_alive()?;
             if Instant::now() >= deadline {
@@ -62,6 +63,8 @@ impl Postgres {
             }
             sleep(START_POLL).await;
         }
+        self.proxy.set_server_gone(false);
+        Ok(())
     }
 
     /// Kill -9 of the server and all its backends, as a power cut would end them.
@@ -72,6 +75,7 @@ impl Postgres {
             .await
             .take()
             .with_context(|| self.not_running())?;
+        self.proxy.set_server_gone(true);
         process.kill().await
     }
 

@@ -59,7 +59,7 @@ impl Template {
         let cached = cache_folder()?.join(name(guard, binaries));
         if !cached.exists() {
             let prepared = prepare(guard, binaries).await?;
-            keep(&prepared, &cached)?;
+            keep(&prepared, &cached).await?;
         }
         let superuser_password = fs::read_to_string(password_file(&cached))?;
         Ok(Self {
@@ -69,8 +69,8 @@ impl Template {
     }
 
     /// Copies the cluster to `data`.
-    pub(crate) fn copy_to(&self, data: &Path) -> Result<()> {
-        copy(&self.folder.join("data"), data)
+    pub(crate) async fn copy_to(&self, data: &Path) -> Result<()> {
+        copy(&self.folder.join("data"), data).await
     }
 }
 
@@ -182,11 +182,11 @@ fn write(guard: &Guard, path: &Path, text: &str) -> Result<()> {
 }
 
 /// Another process may be keeping the same template just now; the rename lets one of them win.
-fn keep(prepared: &Path, cached: &Path) -> Result<()> {
+async fn keep(prepared: &Path, cached: &Path) -> Result<()> {
     let parent = cached.parent().context("the cache folder has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     let unfinished = cached.with_extension(format!("{:08x}", fastrand::u32(..)));
-    copy(prepared, &unfinished)?;
+    copy(prepared, &unfinished).await?;
     match fs::rename(&unfinished, cached) {
         Err(_) if cached.exists() => Ok(fs::remove_dir_all(&unfinished)?),
         result => Ok(result?),
@@ -194,11 +194,12 @@ fn keep(prepared: &Path, cached: &Path) -> Result<()> {
 }
 
 /// `cp` keeps owners and modes, and shares blocks where the file system can.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = std::process::Command::new("cp")
+async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = tokio::process::Command::new("cp")
         .arg("-Rp")
         .args([from, to])
-        .status()?;
+        .status()
+        .await?;
     anyhow::ensure!(
         status.success(),
         "cp {} {} failed",
