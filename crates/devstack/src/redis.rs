@@ -62,7 +62,7 @@ impl Redis {
             }
             sleep(START_POLL).await;
         }
-        self.proxy.set_server_gone(false);
+        self.proxy.set_server_gone(false).await;
         Ok(())
     }
 
@@ -74,7 +74,7 @@ impl Redis {
             .await
             .take()
             .context("redis is not running")?;
-        self.proxy.set_server_gone(true);
+        self.proxy.set_server_gone(true).await;
         process.kill().await
     }
 

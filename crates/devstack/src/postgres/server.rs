@@ -63,7 +63,7 @@ impl Postgres {
             }
             sleep(START_POLL).await;
         }
-        self.proxy.set_server_gone(false);
+        self.proxy.set_server_gone(false).await;
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Postgres {
             .await
             .take()
             .with_context(|| self.not_running())?;
-        self.proxy.set_server_gone(true);
+        self.proxy.set_server_gone(true).await;
         process.kill().await
     }
 

@@ -64,11 +64,11 @@ async fn set_faults(
     if toxics.len() > TOXICS_MAX {
         return Err(refuse(format!("at most {TOXICS_MAX} faults")));
     }
-    proxies[&target].set_all(toxics);
+    proxies[&target].set_all(toxics).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn clear_faults(State(proxies): State<Proxies>, Path(target): Path<Target>) -> StatusCode {
-    proxies[&target].clear();
+    proxies[&target].clear().await;
     StatusCode::NO_CONTENT
 }

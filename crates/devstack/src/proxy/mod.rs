@@ -51,6 +51,8 @@ pub struct Proxy {
     listen: SocketAddr,
     server: SocketAddr,
     rules: watch::Sender<Rules>,
+    /// The version of the rules by which the port is now open or closed.
+    applied: watch::Receiver<u64>,
 }
 
 #[derive(Default)]
@@ -73,14 +75,16 @@ impl Proxy {
     pub(crate) fn start(runtime: &Handle, server: u16) -> Result<Arc<Self>> {
         let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let server = SocketAddr::from(([127, 0, 0, 1], server));
-        let (rules, receiver) = watch::channel(Rules::default());
+        let (rules, changes) = watch::channel(Rules::default());
+        let (report, applied) = watch::channel(0);
         let _context = runtime.enter();
         let listener = bind(listen).with_context(|| format!("listen on {listen}"))?;
-        runtime.spawn(accept(listener, server, receiver));
+        runtime.spawn(accept(listener, server, changes, report));
         Ok(Arc::new(Self {
             listen,
             server,
             rules,
+            applied,
         }))
     }
 
@@ -90,18 +94,18 @@ impl Proxy {
     }
 
     /// From now on this fault and no other, on new and on live connections.
-    pub fn set(&self, toxic: impl Into<Toxic>) {
-        self.set_all(vec![toxic.into()]);
+    pub async fn set(&self, toxic: impl Into<Toxic>) {
+        self.set_all(vec![toxic.into()]).await;
     }
 
     /// From now on these faults and no others, on new and on live connections.
-    pub fn set_all(&self, toxics: Vec<Toxic>) {
-        self.change(|rules| rules.toxics = toxics);
+    pub async fn set_all(&self, toxics: Vec<Toxic>) {
+        self.change(|rules| rules.toxics = toxics).await;
     }
 
     /// No fault any more. What a black hole held arrives now.
-    pub fn clear(&self) {
-        self.set_all(Vec::new());
+    pub async fn clear(&self) {
+        self.set_all(Vec::new()).await;
     }
 
     /// The faults now in force.
@@ -109,15 +113,25 @@ impl Proxy {
         self.rules.borrow().toxics.clone()
     }
 
-    pub(crate) fn set_server_gone(&self, is_server_gone: bool) {
-        self.change(|rules| rules.is_server_gone = is_server_gone);
+    pub(crate) async fn set_server_gone(&self, is_server_gone: bool) {
+        self.change(|rules| rules.is_server_gone = is_server_gone)
+            .await;
     }
 
-    fn change(&self, change: impl FnOnce(&mut Rules)) {
+    /// Returns when the port is open or closed accordingly; live connections follow at once.
+    async fn change(&self, change: impl FnOnce(&mut Rules)) {
+        let mut version = 0;
         self.rules.send_modify(|rules| {
             change(rules);
             rules.version += 1;
+            version = rules.version;
         });
+        // The end of the runtime is the end of the wait.
+        let _ = self
+            .applied
+            .clone()
+            .wait_for(|applied| *applied >= version)
+            .await;
     }
 }
 
@@ -134,17 +148,24 @@ async fn accept(
     listener: TcpListener,
     server: SocketAddr,
     mut rules: watch::Receiver<Rules>,
+    applied: watch::Sender<u64>,
 ) -> Option<()> {
     let address = listener.local_addr().ok()?;
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     let mut listener = Some(listener);
     loop {
-        let is_refused = rules.borrow_and_update().refuses();
+        let (is_refused, version) = {
+            let rules = rules.borrow_and_update();
+            (rules.refuses(), rules.version)
+        };
         if is_refused {
             listener = None;
         } else if listener.is_none() {
             listener = bind(address).ok();
+        }
+        if is_refused == listener.is_none() {
+            applied.send_replace(version);
         }
         tokio::select! {
             changed = rules.changed() => changed.ok()?,

@@ -83,9 +83,11 @@ async fn latency_delays_each_direction_and_live_connections() {
         jitter: Duration::ZERO,
     });
 
-    proxy.set(latency.clone().towards(Direction::ToServer));
+    proxy
+        .set(latency.clone().towards(Direction::ToServer))
+        .await;
     let one_way = timed_round_trip(&mut stream).await;
-    proxy.set(latency);
+    proxy.set(latency).await;
     let both_ways = timed_round_trip(&mut stream).await;
 
     assert!(
@@ -98,10 +100,12 @@ async fn latency_delays_each_direction_and_live_connections() {
 async fn latency_does_not_limit_what_is_under_way() {
     let proxy = echo().await;
     let mut stream = connect(&proxy).await;
-    proxy.set(Fault::Latency {
-        delay: DEADLINE / 10,
-        jitter: Duration::ZERO,
-    });
+    proxy
+        .set(Fault::Latency {
+            delay: DEADLINE / 10,
+            jitter: Duration::ZERO,
+        })
+        .await;
 
     let start = Instant::now();
     for _ in 0..20 {
@@ -127,12 +131,14 @@ async fn round_trip_rest(stream: &mut TcpStream, length: usize) {
 async fn bandwidth_slows_what_passes() {
     let proxy = echo().await;
     let mut stream = connect(&proxy).await;
-    proxy.set(
-        Toxic::from(Fault::Bandwidth {
-            bytes_per_second: 100_000,
-        })
-        .towards(Direction::ToClient),
-    );
+    proxy
+        .set(
+            Toxic::from(Fault::Bandwidth {
+                bytes_per_second: 100_000,
+            })
+            .towards(Direction::ToClient),
+        )
+        .await;
 
     let start = Instant::now();
     round_trip(&mut stream, &[7; 40_000]).await.unwrap();
@@ -148,12 +154,12 @@ async fn bandwidth_slows_what_passes() {
 async fn a_black_hole_is_silent_and_gives_back_what_it_held() {
     let proxy = echo().await;
     let mut stream = connect(&proxy).await;
-    proxy.set(Fault::BlackHole);
+    proxy.set(Fault::BlackHole).await;
     stream.write_all(b"held").await.unwrap();
     let mut back = [0; 4];
 
     let silence = timeout(SILENCE, stream.read_exact(&mut back)).await;
-    proxy.clear();
+    proxy.clear().await;
     let answer = timeout(DEADLINE, stream.read_exact(&mut back)).await;
 
     assert!(silence.is_err());
@@ -165,11 +171,13 @@ async fn a_black_hole_hides_the_end_of_the_other_side() {
     let proxy = echo().await;
     let mut stream = connect(&proxy).await;
     round_trip(&mut stream, b"before").await.unwrap();
-    proxy.set(Toxic::from(Fault::BlackHole).towards(Direction::ToClient));
+    proxy
+        .set(Toxic::from(Fault::BlackHole).towards(Direction::ToClient))
+        .await;
 
     stream.shutdown().await.unwrap();
     let silence = timeout(SILENCE, stream.read_u8()).await;
-    proxy.clear();
+    proxy.clear().await;
     let end = timeout(DEADLINE, stream.read_u8()).await.unwrap();
 
     assert!(silence.is_err());
@@ -182,7 +190,7 @@ async fn reset_ends_new_and_live_connections() {
     let mut live = connect(&proxy).await;
     round_trip(&mut live, b"before").await.unwrap();
 
-    proxy.set(Fault::Reset);
+    proxy.set(Fault::Reset).await;
     let live = timeout(DEADLINE, live.read_u8()).await.unwrap();
     let new = timeout(DEADLINE, connect(&proxy).await.read_u8())
         .await
@@ -196,7 +204,9 @@ async fn reset_ends_new_and_live_connections() {
 async fn cut_lets_exactly_so_many_bytes_through() {
     let proxy = echo().await;
     let mut stream = connect(&proxy).await;
-    proxy.set(Toxic::from(Fault::Cut { after_bytes: 1000 }).towards(Direction::ToClient));
+    proxy
+        .set(Toxic::from(Fault::Cut { after_bytes: 1000 }).towards(Direction::ToClient))
+        .await;
     let mut received = Vec::new();
 
     stream.write_all(&[1; 5000]).await.unwrap();
@@ -211,7 +221,9 @@ async fn cut_lets_exactly_so_many_bytes_through() {
 async fn slow_close_delays_the_end_and_nothing_else() {
     let proxy = echo().await;
     let mut stream = connect(&proxy).await;
-    proxy.set(Toxic::from(Fault::SlowClose { delay: DELAY }).towards(Direction::ToClient));
+    proxy
+        .set(Toxic::from(Fault::SlowClose { delay: DELAY }).towards(Direction::ToClient))
+        .await;
     round_trip(&mut stream, b"ping").await.unwrap();
 
     let start = Instant::now();
@@ -228,13 +240,13 @@ async fn down_refuses_until_it_is_cleared() {
     let mut live = connect(&proxy).await;
     round_trip(&mut live, b"before").await.unwrap();
 
-    proxy.set(Fault::Down);
+    proxy.set(Fault::Down).await;
     let live = timeout(DEADLINE, live.read_u8()).await.unwrap();
     let refused = until(&proxy, |attempt| {
         attempt.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     refused.await;
-    proxy.clear();
+    proxy.clear().await;
 
     assert_eq!(live.unwrap_err().kind(), ErrorKind::ConnectionReset);
     until(&proxy, |attempt| attempt.is_ok()).await;
@@ -252,7 +264,9 @@ async fn until(proxy: &Proxy, is_wanted: impl Fn(io::Result<TcpStream>) -> bool)
 #[tokio::test]
 async fn a_probability_concerns_that_share_of_connections() {
     let proxy = echo().await;
-    proxy.set(Toxic::from(Fault::Reset).with_probability(0.5));
+    proxy
+        .set(Toxic::from(Fault::Reset).with_probability(0.5))
+        .await;
     let mut reset = 0;
 
     for _ in 0..200 {

@@ -125,9 +125,12 @@ async fn a_fault_is_set_listed_and_cleared_over_http(stack: &Stack) {
 }
 
 async fn a_faulty_request_for_a_fault_changes_nothing(stack: &Stack) {
-    stack.proxy(Target::Upstream).set(Fault::SlowClose {
-        delay: Duration::from_millis(1),
-    });
+    stack
+        .proxy(Target::Upstream)
+        .set(Fault::SlowClose {
+            delay: Duration::from_millis(1),
+        })
+        .await;
     let misspelt = r#"[{"fault":"down","probabilty":0.5}]"#;
 
     let (status, reason) = exchange(&stack.control_url(), "PUT /proxies/upstream", misspelt)
