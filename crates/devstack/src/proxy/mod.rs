@@ -35,9 +35,13 @@ const RETRY: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
+    /// The Postgres server that takes writes.
     Primary,
+    /// The Postgres server that streams from the primary; what it streams does not pass through a proxy.
     Standby,
+    /// The Redis server.
     Redis,
+    /// The sandbox of the payment provider and the recommender.
     Upstream,
 }
 

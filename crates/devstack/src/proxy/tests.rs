@@ -242,23 +242,14 @@ async fn down_refuses_until_it_is_cleared() {
 
     proxy.set(Fault::Down).await;
     let live = timeout(DEADLINE, live.read_u8()).await.unwrap();
-    let refused = until(&proxy, |attempt| {
-        attempt.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-    });
-    refused.await;
+    let refused = TcpStream::connect(proxy.listen).await;
     proxy.clear().await;
 
     assert_eq!(live.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    until(&proxy, |attempt| attempt.is_ok()).await;
-}
-
-/// Connects until the outcome is as wanted; a listener opens and closes in its own time.
-async fn until(proxy: &Proxy, is_wanted: impl Fn(io::Result<TcpStream>) -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_wanted(TcpStream::connect(proxy.listen).await) {
-        assert!(Instant::now() < deadline);
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    round_trip(&mut connect(&proxy).await, b"after")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -10,22 +10,31 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// Every byte arrives later by `delay`, give or take `jitter`, in order.
     Latency {
+        /// In one direction; a round trip takes twice as long when both are late.
         #[serde(with = "humantime_serde")]
         delay: Duration,
+        /// The most by which a delay is longer or shorter, drawn evenly.
         #[serde(default, with = "humantime_serde")]
         jitter: Duration,
     },
     /// No more than so many bytes a second get through.
-    Bandwidth { bytes_per_second: u32 },
+    Bandwidth {
+        /// In one direction of one connection; at least one.
+        bytes_per_second: u32,
+    },
     /// Bytes and the end of the stream are held back while both sockets stay open: a partition. What was held
     /// arrives when the fault is cleared.
     BlackHole,
     /// New connections and live ones end with a TCP reset.
     Reset,
     /// The connection closes when so many further bytes have passed in one direction.
-    Cut { after_bytes: u64 },
+    Cut {
+        /// Counted from when the fault is set, or from the connection's beginning.
+        after_bytes: u64,
+    },
     /// When one side closes, the other learns it only so much later.
     SlowClose {
+        /// From the one side's end to the other's.
         #[serde(with = "humantime_serde")]
         delay: Duration,
     },
@@ -37,9 +46,12 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
+    /// Those of both directions.
     #[default]
     Both,
+    /// What the client sends.
     ToServer,
+    /// What the server sends.
     ToClient,
 }
 

@@ -16,7 +16,9 @@ use payments::Payments;
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamService {
+    /// The payment provider.
     Payments,
+    /// The recommender.
     Recommendations,
 }
 
