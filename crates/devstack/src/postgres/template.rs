@@ -22,11 +22,13 @@ listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = 300
 shared_buffers = 256MB
+# Else a killed server leaves its segments in /dev/shm.
+dynamic_shared_memory_type = mmap
 fsync = off
 full_page_writes = off
 synchronous_commit = on
 wal_level = logical
-max_wal_size = 2GB
+max_wal_size = 512MB
 max_wal_senders = 20
 max_replication_slots = 20
 hot_standby = on

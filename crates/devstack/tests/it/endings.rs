@@ -17,21 +17,33 @@ use crate::eventually;
 
 /// Tells its stack's state file, and then waits to be told to stop.
 const TELL_AND_WAIT: &str =
-    "echo $HOLDFAST_DEVSTACK; trap 'exit 42' TERM; while :; do sleep 0.05; done";
+    "trap 'exit 42' TERM; echo $HOLDFAST_DEVSTACK; while :; do sleep 0.05; done";
 
 /// Primary, standby, Redis, and who ends them. Postgres backends change their command lines.
 const SERVERS_AND_WATCHDOG: usize = 4;
 
 #[tokio::test]
-async fn a_dropped_stack_leaves_nothing() {
+async fn a_dropped_stack_leaves_nothing_even_of_killed_and_paused_servers() {
     let stack = Stack::start().await.unwrap();
     let folder = stack.state_file().parent().unwrap().to_owned();
+    let pids = signed_in(&folder);
     assert_eq!(processes(&folder).len(), SERVERS_AND_WATCHDOG);
+    stack.primary().kill().await.unwrap();
     stack.standby().pause().await.unwrap();
 
     drop(stack);
 
     assert!(!is_used(&folder), "{:?}", processes(&folder));
+    let shared_memory = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    let creators = shared_memory
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(4));
+    assert_eq!(
+        creators
+            .filter(|pid| pids.contains(&(*pid).to_owned()))
+            .count(),
+        0
+    );
 }
 
 #[tokio::test]
@@ -120,6 +132,14 @@ fn exec(script: &str) -> Owner {
         output,
         state_file: line.trim_end().into(),
     }
+}
+
+/// The servers, by their process ids.
+fn signed_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder.join("pids")).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 fn is_used(folder: &Path) -> bool {
