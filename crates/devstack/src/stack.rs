@@ -9,7 +9,7 @@ use crate::{
     binaries,
     guard::Guard,
     network::Network,
-    postgres::{Postgres, Template, copy_primary},
+    postgres::{Postgres, Template, copy_primary, wait_until_streaming},
     proxy::{Proxy, Target},
     redis::Redis,
     services::Services,
@@ -121,7 +121,8 @@ async fn start_postgres(template: &Template, primary: &Postgres, standby: &Postg
     copy_primary(primary, &standby.data)
         .await
         .context("copy the primary")?;
-    standby.start().await
+    standby.start().await?;
+    wait_until_streaming(standby).await
 }
 
 /// The file holds the superuser's password, so only the owner may read it.

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Arc, Direction, Fault, Proxy, Toxic};
+use super::{Arc, Direction, Effects, Fault, Proxy, Toxic};
 
 const DELAY: Duration = Duration::from_millis(80);
 /// Long enough for bytes that would come, short enough to wait for what does not.
@@ -280,4 +280,25 @@ async fn a_dead_server_resets_its_clients() {
         .unwrap();
 
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_fault_touches_its_direction_only() {
+    let toxics = [Toxic::from(Fault::BlackHole).towards(Direction::ToClient)];
+
+    let to_client = Effects::draw(&toxics, Direction::ToClient, 1);
+    let to_server = Effects::draw(&toxics, Direction::ToServer, 1);
+
+    assert_eq!((to_client.is_held, to_server.is_held), (true, false));
+}
+
+#[test]
+fn both_directions_of_a_connection_are_drawn_alike() {
+    let toxics = [Toxic::from(Fault::BlackHole).with_probability(0.5)];
+    let held = |direction, seed| Effects::draw(&toxics, direction, seed).is_held;
+
+    let alike = (0..100)
+        .filter(|seed| held(Direction::ToClient, *seed) == held(Direction::ToServer, *seed));
+
+    assert_eq!(alike.count(), 100);
 }
