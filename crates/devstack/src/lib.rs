@@ -1,7 +1,7 @@
 //! Real servers for `make run` and for tests, in seconds and without a container engine: a Postgres primary and a
 //! streaming standby, Redis, an upstream sandbox, and a fault proxy before each. Nothing of it outlives its owner.
 //!
-//! - A test asks [`shared`] for the one stack of the run, and that for a database of its own.
+//! - A test asks [`shared()`] for the one stack of the run, and that for a database of its own.
 //! - A test that kills, pauses or cuts off servers starts a [`Stack`] of its own.
 //! - `devstack exec -- COMMAND` runs a command with a stack around it, `devstack up` keeps one in a terminal.
 //!

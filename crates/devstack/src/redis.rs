@@ -52,16 +52,19 @@ impl Redis {
             PASSWORD,
         ];
         let args: Vec<OsString> = args.iter().chain(&storage).map(Into::into).collect();
-        let process = slot.insert(self.guard.spawn("redis", &self.program, &args)?);
+        let mut process = self.guard.spawn("redis", &self.program, &args)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let Err(error) = self.ping().await else { break };
+            let attempt = self.ping().await;
+            // It may have been another server that answered on the port.
             process.check_alive()?;
+            let Err(error) = attempt else { break };
             if Instant::now() >= deadline {
                 bail!(error.context(format!("redis was not up within {START_TIMEOUT:?}")));
             }
             sleep(START_POLL).await;
         }
+        *slot = Some(process);
         self.proxy.set_server_gone(false).await;
         Ok(())
     }

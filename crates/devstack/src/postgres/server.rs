@@ -44,17 +44,15 @@ impl Postgres {
             "-p".into(),
             self.port.to_string().into(),
         ];
-        let process = slot.insert(self.guard.spawn(
-            self.name,
-            &self.binaries.program("postgres"),
-            &args,
-        )?);
+        let mut process = self
+            .guard
+            .spawn(self.name, &self.binaries.program("postgres"), &args)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let Err(error) = self.connect().await else {
-                break;
-            };
+            let attempt = self.connect().await.map(drop);
+            // It may have been another server that answered on the port.
             process.check_alive()?;
+            let Err(error) = attempt else { break };
             if Instant::now() >= deadline {
                 bail!(error.context(format!(
                     "the {} was not up within {START_TIMEOUT:?}",
@@ -63,6 +61,7 @@ impl Postgres {
             }
             sleep(START_POLL).await;
         }
+        *slot = Some(process);
         self.proxy.set_server_gone(false).await;
         Ok(())
     }
