@@ -3,5 +3,4 @@
 mod service;
 mod shutdown;
 mod slow_clients;
-mod walls;
 mod wire;
