@@ -34,8 +34,7 @@ docs: ## The documentation of every item, warnings refused
 
 # A new statement does not compile before this has run, so it asks for a devstack of any age only.
 sql: setup ## Write .sqlx/ anew after a change to a statement or a migration
-	@test -x $(BIN)/devstack || cargo build --workspace
-	cargo build --workspace --exclude api --quiet
+	@test -x $(BIN)/devstack || $(MAKE) build
 	@$(STACK) deploy/sql.sh
 
 sql-check: build
