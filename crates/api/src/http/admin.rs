@@ -57,7 +57,7 @@ pub fn spawn(state: AdminState) -> io::Result<SocketAddr> {
     };
     let server = {
         let _entered = runtime.enter();
-        Server::bind(Arc::new(config), router(state), Drain::new())?
+        Server::bind(Arc::new(config), router(state), Drain::default())?
     };
     let address = server.local_addr()?;
     std::thread::Builder::new()

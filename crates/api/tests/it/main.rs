@@ -1,7 +1,7 @@
-//! What holds for the whole process and the whole workspace.
+//! What holds for the whole process.
+#![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
 mod service;
 mod shutdown;
 mod slow_clients;
-mod walls;
 mod wire;
