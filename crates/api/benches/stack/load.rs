@@ -1,6 +1,6 @@
 //! One measured run: wrk on core 1, the server's own CPU time from the kernel.
 
-use std::{fmt, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fmt, fs, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
@@ -9,6 +9,8 @@ use super::contender::{Server, ids_file};
 
 /// Requests in flight.
 const CONNECTIONS: u32 = 64;
+/// How long a server is loaded before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// Linux counts CPU time for user space in hundredths of a second.
 const TICK_MICROSECONDS: f64 = 10_000.0;
 
@@ -38,7 +40,11 @@ pub async fn warm_up(address: SocketAddr, script: &str) -> anyhow::Result<()> {
 
 pub async fn run(server: &Server, script: &str, length: Duration) -> anyhow::Result<Sample> {
     let before = cpu_microseconds(server.pid())?;
-    let (requests, rps) = wrk(server.address, script, length).await?;
+    let text = wrk(server.address, script, length).await?;
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        bail!("some answers were not good: {text}");
+    }
+    let (requests, rps) = figures(&text)?;
     let spent = cpu_microseconds(server.pid())? - before;
     Ok(Sample {
         rps,
@@ -46,36 +52,35 @@ pub async fn run(server: &Server, script: &str, length: Duration) -> anyhow::Res
     })
 }
 
-/// Runs wrk and gives the number of answers and their rate. Any answer but a good one fails the bench.
-async fn wrk(address: SocketAddr, script: &str, length: Duration) -> anyhow::Result<(f64, f64)> {
-    let scripts = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/bench"));
+/// Runs wrk and gives what it printed.
+async fn wrk(address: SocketAddr, script: &str, length: Duration) -> anyhow::Result<String> {
     let output = Command::new("taskset")
+        .args(["-c", "1", "wrk", "-t1"])
         .args([
-            "-c",
-            "1",
-            "wrk",
-            "-t1",
-            &format!("-c{CONNECTIONS}"),
-            &format!("-d{}s", length.as_secs()),
+            format!("-c{CONNECTIONS}"),
+            format!("-d{}s", length.as_secs()),
         ])
-        .arg("-s")
-        .arg(scripts.join(script))
+        .args(["-s", &format!("deploy/bench/{script}")])
         .arg(format!("http://{address}"))
         .arg(ids_file())
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .output()
         .await
         .context("wrk cannot be run; `make bench` installs it")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() || text.contains("Non-2xx") || text.contains("Socket errors") {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
         bail!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr));
     }
-    let requests = number_before(&text, " requests in");
-    let rps = text
-        .split("Requests/sec:")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    Ok(text)
+}
+
+/// The number of answers and their rate.
+fn figures(text: &str) -> anyhow::Result<(f64, f64)> {
+    let requests = number_before(text, " requests in");
+    let rate = text.split("Requests/sec:").nth(1);
+    let rate = rate.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
     requests
-        .zip(rps)
+        .zip(rate)
         .with_context(|| format!("wrk said something else: {text}"))
 }
 
