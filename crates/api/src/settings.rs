@@ -48,9 +48,12 @@ impl settings::Settings for Settings {
         ("prod", include_str!("../../../deploy/config/prod.toml")),
     ];
 
-    const SECRETS: &'static [&'static str] =
-        &["postgres.primary_url", "postgres.replica_urls", "redis.url",
-        "admin.token"];
+    const SECRETS: &'static [&'static str] = &[
+        "postgres.primary_url",
+        "postgres.replica_urls",
+        "redis.url",
+        "admin.token",
+    ];
 
     fn rules(&self, _profile: &str) -> Vec<Fault> {
         [self.timeout_ladders(), self.shutdown_ladder()].concat()
