@@ -107,8 +107,8 @@ pub struct AdminConfig {
     pub required: Vec<String>,
 }
 
-fn known_dependency(name: &String, _: &()) -> garde::Result {
-    if ["postgres", "postgres-primary", "redis"].contains(&name.as_str()) {
+fn known_dependency(name: &str, _: &()) -> garde::Result {
+    if ["postgres", "postgres-primary", "redis"].contains(&name) {
         return Ok(());
     }
     Err(garde::Error::new(

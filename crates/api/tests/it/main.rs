@@ -1,12 +1,8 @@
-//! What holds for the whole process and the whole workspace.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot set itself up can only fail"
-)]
+//! What holds for the whole process.
+#![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
 mod plans;
 mod service;
 mod shutdown;
 mod slow_clients;
-mod walls;
 mod wire;
