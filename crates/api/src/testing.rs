@@ -50,8 +50,10 @@ impl TestApp {
         settings.redis.key_prefix = database.name.clone();
         // The other tests share the machine; what is slow here is not broken.
         settings.postgres.acquire_timeout = Duration::from_secs(4);
+        settings.postgres.connect_timeout = Duration::from_secs(4);
         settings.postgres.statement_timeout = Duration::from_secs(10);
         settings.redis.command_timeout = Duration::from_secs(4);
+        settings.sessions.passwords.wait = Duration::from_secs(20);
         settings.http.read_deadline = Duration::from_secs(20);
         settings.http.write_deadline = Duration::from_secs(30);
         change(&mut settings);
@@ -96,6 +98,34 @@ impl TestApp {
         let promote = sqlx::query("update users set role = 'staff' where email = $1").bind(&email);
         promote.execute(&mut connection).await.unwrap();
         self.sign_in(&email).await
+    }
+
+    /// Runs a statement behind the service's back; the number of rows it found or changed.
+    pub async fn execute(&self, statement: &'static str) -> u64 {
+        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
+            .await
+            .unwrap();
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap()
+            .rows_affected()
+    }
+
+    /// How many statements the service's handlers have had the primary run so far. Its background checks do not count.
+    pub async fn statements(&self) -> i64 {
+        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
+            .await
+            .unwrap();
+        sqlx::query_scalar(
+            "select coalesce(sum(calls), 0)::bigint from pg_stat_statements
+             where dbid = (select oid from pg_database where datname = current_database())
+               and userid <> current_user::regrole
+               and query ~* '\\m(products|orders|order_lines|users|begin|commit|rollback)\\M'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
     }
 
     /// The database's address as superuser, for what the API cannot show.

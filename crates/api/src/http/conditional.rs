@@ -24,7 +24,10 @@ impl ETag {
     /// The tag of a body that has no version of its own.
     pub fn body(bytes: &[u8]) -> Self {
         let digest = Sha256::digest(bytes);
-        Self(format!("\"{:016x}\"", u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))))
+        Self(format!(
+            "\"{:016x}\"",
+            u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+        ))
     }
 
     pub fn header(&self) -> HeaderValue {
@@ -38,9 +41,18 @@ pub struct IfNoneMatch(Vec<String>);
 impl IfNoneMatch {
     /// The answer in JSON, or 304 if the client holds it already. Clients and proxies may keep it as `cache_control` says.
     pub fn respond(&self, etag: &ETag, cache_control: &'static str, body: Vec<u8>) -> Response {
-        let head = [(header::ETAG, etag.header()), (header::CACHE_CONTROL, HeaderValue::from_static(cache_control))];
+        let head = [
+            (header::ETAG, etag.header()),
+            (
+                header::CACHE_CONTROL,
+                HeaderValue::from_static(cache_control),
+            ),
+        ];
         // Weak comparison: a proxy that compressed an answer may have made its tag weak.
-        let held = self.0.iter().any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag.0);
+        let held = self
+            .0
+            .iter()
+            .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag.0);
         if held {
             return (StatusCode::NOT_MODIFIED, head).into_response();
         }
@@ -111,8 +123,15 @@ const TAGS_MAX: usize = 32;
 
 /// Our tags hold no comma, so splitting at one cannot make a tag of ours out of somebody else's.
 fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Vec<String> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|tag| tag.trim().to_owned()).take(TAGS_MAX).collect()
+    let values = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(|tag| tag.trim().to_owned())
+        .take(TAGS_MAX)
+        .collect()
 }
 
 /// The bytes of a body that must be known before its tag is.

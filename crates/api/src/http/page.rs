@@ -23,7 +23,10 @@ impl<T> Page<T> {
         let more = rows.len() > usize::from(limit);
         rows.truncate(usize::from(limit));
         let next_cursor = rows.last().filter(|_| more).map(|last| encode(&key(last)));
-        Self { items: rows, next_cursor }
+        Self {
+            items: rows,
+            next_cursor,
+        }
     }
 }
 
@@ -40,12 +43,15 @@ const BYTES_MAX: usize = 2048;
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Cursor<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        decode(&text).map(Self).ok_or_else(|| D::Error::custom("must be the `next_cursor` of a page"))
+        decode(&text)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("must be the `next_cursor` of a page"))
     }
 }
 
 fn encode<K: Serialize>(key: &K) -> String {
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(key).expect("a key holds only numbers, ids and texts"))
+    URL_SAFE_NO_PAD
+        .encode(serde_json::to_vec(key).expect("a key holds only numbers, ids and texts"))
 }
 
 fn decode<K: DeserializeOwned>(text: &str) -> Option<K> {

@@ -64,9 +64,15 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
         let presented = PresentedSession::from_request_parts(parts, state).await?;
         let id = presented.0.ok_or(ApiError::Unauthenticated)?;
-        let session = Sessions::from_ref(state).find(&id, deadline_of(parts)).await?;
+        let session = Sessions::from_ref(state)
+            .find(&id, deadline_of(parts))
+            .await?;
         let session = session.ok_or(ApiError::Unauthenticated)?;
-        Ok(Self { id, user_id: session.user_id, role: session.role.parse()? })
+        Ok(Self {
+            id,
+            user_id: session.user_id,
+            role: session.role.parse()?,
+        })
     }
 }
 
@@ -106,7 +112,10 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
         let id = SessionCookie::from_ref(state).read(&parts.headers);
-        if id.is_some() && !parts.method.is_safe() && !is_our_own(&parts.headers, &Arc::<Config>::from_ref(state)) {
+        if id.is_some()
+            && !parts.method.is_safe()
+            && !is_our_own(&parts.headers, &Arc::<Config>::from_ref(state))
+        {
             tracing::warn!(target: "audit", event = "cross_site_request_refused");
             return Err(ApiError::Forbidden(
                 "a write with a session cookie must say that it is not cross-site: send Sec-Fetch-Site or Origin",
@@ -124,12 +133,20 @@ fn is_our_own(headers: &HeaderMap, config: &Config) -> bool {
     if matches!(site, Some("same-origin" | "none")) {
         return true;
     }
-    let Some(origin) = text("origin") else { return false };
-    if config.allowed_origins.iter().any(|allowed| allowed == origin) {
+    let Some(origin) = text("origin") else {
+        return false;
+    };
+    if config
+        .allowed_origins
+        .iter()
+        .any(|allowed| allowed == origin)
+    {
         return true;
     }
     // A browser that does not send Sec-Fetch-Site; one that does has said above that the origin is another.
-    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    let host = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"));
     site.is_none() && host.is_some() && host == text("host")
 }
 
@@ -161,15 +178,23 @@ impl SessionCookie {
 
     fn header(self, value: &str, more: &str) -> HeaderValue {
         let secure = if self.secure { "; Secure" } else { "" };
-        let cookie = format!("{}={value}; Path=/{secure}; HttpOnly; SameSite=Lax{more}", self.name());
+        let cookie = format!(
+            "{}={value}; Path=/{secure}; HttpOnly; SameSite=Lax{more}",
+            self.name()
+        );
         let mut header = HeaderValue::try_from(cookie).expect("an id is base64url");
         header.set_sensitive(true);
         header
     }
 
     fn read(self, headers: &HeaderMap) -> Option<SessionId> {
-        let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let cookies = headers
+            .get_all(header::COOKIE)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok());
+        let mut pairs = cookies
+            .flat_map(|value| value.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='));
         let (_, id) = pairs.find(|(name, _)| *name == self.name())?;
         SessionId::parse(id)
     }
@@ -181,9 +206,15 @@ mod tests {
 
     fn ours(pairs: &[(&'static str, &'static str)]) -> bool {
         let headers = pairs.iter().map(|(name, value)| {
-            (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            (
+                header::HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
         });
-        let config = Config { allowed_origins: vec!["https://shop.example".to_owned()], ..Config::default() };
+        let config = Config {
+            allowed_origins: vec!["https://shop.example".to_owned()],
+            ..Config::default()
+        };
         is_our_own(&headers.collect(), &config)
     }
 
@@ -191,16 +222,29 @@ mod tests {
     fn our_own_pages_and_allowed_origins_may_write() {
         assert!(ours(&[("sec-fetch-site", "same-origin")]));
         assert!(ours(&[("sec-fetch-site", "none")]));
-        assert!(ours(&[("sec-fetch-site", "cross-site"), ("origin", "https://shop.example")]));
-        assert!(ours(&[("host", "api.example:8080"), ("origin", "http://api.example:8080")]));
+        assert!(ours(&[
+            ("sec-fetch-site", "cross-site"),
+            ("origin", "https://shop.example")
+        ]));
+        assert!(ours(&[
+            ("host", "api.example:8080"),
+            ("origin", "http://api.example:8080")
+        ]));
     }
 
     #[test]
     fn everyone_else_may_not() {
         assert!(!ours(&[]));
         assert!(!ours(&[("sec-fetch-site", "same-site")]));
-        assert!(!ours(&[("sec-fetch-site", "cross-site"), ("host", "a"), ("origin", "https://a")]));
-        assert!(!ours(&[("host", "api.example"), ("origin", "https://evil.example")]));
+        assert!(!ours(&[
+            ("sec-fetch-site", "cross-site"),
+            ("host", "a"),
+            ("origin", "https://a")
+        ]));
+        assert!(!ours(&[
+            ("host", "api.example"),
+            ("origin", "https://evil.example")
+        ]));
         assert!(!ours(&[("origin", "null")]));
         assert!(!ours(&[("origin", "https://shop.example.evil.example")]));
     }
@@ -209,7 +253,10 @@ mod tests {
     fn the_cookie_is_out_of_reach_of_scripts_other_hosts_and_plain_http() {
         let cleared = SessionCookie::new(true).clear();
 
-        assert_eq!(cleared, "__Host-sid=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
+        assert_eq!(
+            cleared,
+            "__Host-sid=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"
+        );
         assert!(cleared.is_sensitive());
     }
 }

@@ -3,15 +3,25 @@
 
 /// One line: no control characters.
 pub fn line(text: &str, _: &()) -> garde::Result {
-    refuse(text.chars().any(char::is_control), "must not contain control characters")
+    refuse(
+        text.chars().any(char::is_control),
+        "must not contain control characters",
+    )
 }
 
 /// Several lines: no control characters but line breaks and tabs.
 pub fn lines(text: &str, _: &()) -> garde::Result {
     let forbidden = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    refuse(text.chars().any(forbidden), "must not contain control characters but line breaks and tabs")
+    refuse(
+        text.chars().any(forbidden),
+        "must not contain control characters but line breaks and tabs",
+    )
 }
 
 fn refuse(refused: bool, message: &str) -> garde::Result {
-    if refused { Err(garde::Error::new(message)) } else { Ok(()) }
+    if refused {
+        Err(garde::Error::new(message))
+    } else {
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ mod check_config;
 mod healthcheck;
 mod migrate;
 mod process;
-mod seed;
+pub mod seed;
 mod serve;
 pub mod shutdown;
 mod work;

@@ -51,7 +51,8 @@ impl Process {
 
     fn watch_dependencies(&self) {
         let (cluster, stop) = (self.state.cluster.clone(), self.stop.clone());
-        self.background.spawn(async move { cluster.watch(stop).await });
+        self.background
+            .spawn(async move { cluster.watch(stop).await });
         self.background
             .spawn(self.state.redis.clone().watch(self.stop.clone()));
         let (health, stop) = (self.state.health.clone(), self.stop.clone());

@@ -1,8 +1,11 @@
 //! What ordering must do, seen by customers.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use http::{StatusCode, header};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::testing::{Answer, Client, TestApp};
 
@@ -18,18 +21,23 @@ async fn product(staff: &Client, name: &str, price_cents: i64, stock: i32) -> St
 }
 
 fn order(lines: &[(&str, i32)]) -> Value {
-    let lines: Vec<Value> =
-        lines.iter().map(|(id, quantity)| json!({ "product_id": id, "quantity": quantity })).collect();
+    let lines: Vec<Value> = lines
+        .iter()
+        .map(|(id, quantity)| json!({ "product_id": id, "quantity": quantity }))
+        .collect();
     json!({ "lines": lines })
 }
 
-/// Orders as a client does that comes again after 503.
+/// Orders as a client does that is told to come again: many at once wait for the same rows, and not all get their turn
+/// in time.
 async fn buy(client: &Client, order: &Value) -> Answer {
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = client.post("/v1/orders", order).await;
-        if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+        if answer.status != StatusCode::SERVICE_UNAVAILABLE || Instant::now() > deadline {
             return answer;
         }
+        sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -37,11 +45,17 @@ async fn buy(client: &Client, order: &Value) -> Answer {
 async fn an_order_shows_what_was_bought_at_the_price_of_the_moment() {
     let app = TestApp::start().await;
     let staff = app.staff().await;
-    let (cup, mug) = (product(&staff, "Cup", 250, 10).await, product(&staff, "Mug", 400, 10).await);
+    let (cup, mug) = (
+        product(&staff, "Cup", 250, 10).await,
+        product(&staff, "Mug", 400, 10).await,
+    );
     let customer = app.customer().await;
 
-    let placed = customer.post("/v1/orders", &order(&[(&mug, 2), (&cup, 3)])).await;
-    app.execute("update products set price_cents = 1, name = 'Other'").await;
+    let placed = customer
+        .post("/v1/orders", &order(&[(&mug, 2), (&cup, 3)]))
+        .await;
+    app.execute("update products set price_cents = 1, name = 'Other'")
+        .await;
     let read = customer.get(placed.header(header::LOCATION)).await;
 
     assert_eq!(placed.status, StatusCode::CREATED);
@@ -65,43 +79,98 @@ async fn two_hundred_buyers_of_fifty_pieces_get_exactly_fifty() {
 
     let answers = join_all((0..200).map(|_| buy(&customer, &one))).await;
 
-    let sold = answers.iter().filter(|answer| answer.status == StatusCode::CREATED).count();
-    let refused = answers.iter().filter(|answer| answer.code() == "out_of_stock").count();
+    let sold = answers
+        .iter()
+        .filter(|answer| answer.status == StatusCode::CREATED)
+        .count();
+    let refused = answers
+        .iter()
+        .filter(|answer| answer.code() == "out_of_stock")
+        .count();
     assert_eq!((sold, refused), (50, 150));
-    assert_eq!(app.execute("select from products where stock = 0 and version = 51").await, 1);
-    assert_eq!(app.execute("select from order_lines where quantity = 1").await, 50);
+    assert_eq!(
+        app.execute("select from products where stock = 0 and version = 51")
+            .await,
+        1
+    );
+    assert_eq!(
+        app.execute("select from order_lines where quantity = 1")
+            .await,
+        50
+    );
 }
 
 #[tokio::test]
 async fn orders_of_the_same_products_in_any_order_never_block_each_other_for_good() {
-    let app = TestApp::start().await;
+    // Longer than Postgres takes to notice a deadlock, which would otherwise look like any other long wait.
+    let app =
+        TestApp::with(|settings| settings.postgres.lock_timeout = Duration::from_secs(20)).await;
+    // So many that Postgres looks each line's product up by itself, in the order of the lines.
+    app.execute(
+        "insert into products (id, sku, name, description, category, price_cents, stock)
+         select md5(n::text)::uuid, n, n, '', 'filler', 1, 1 from generate_series(1, 5000) as n",
+    )
+    .await;
     let staff = app.staff().await;
-    let ids = [product(&staff, "A", 1, 99).await, product(&staff, "B", 1, 99).await, product(&staff, "C", 1, 99).await];
+    let mut ids = Vec::new();
+    for name in ["A", "B", "C", "D"] {
+        ids.push(product(&staff, name, 1, 99).await);
+    }
+    app.execute("analyze products").await;
     let customer = app.customer().await;
-    let forth = order(&[(&ids[0], 1), (&ids[1], 1), (&ids[2], 1)]);
-    let back = order(&[(&ids[2], 1), (&ids[1], 1), (&ids[0], 1)]);
+    let mut lines: Vec<(&str, i32)> = ids.iter().map(|id| (id.as_str(), 1)).collect();
+    let forth = order(&lines);
+    lines.reverse();
+    let back = order(&lines);
 
-    let answers = join_all((0..40).map(|n| buy(&customer, if n % 2 == 0 { &forth } else { &back }))).await;
+    let orders = (0..60).map(|n| buy(&customer, if n % 2 == 0 { &forth } else { &back }));
+    let answers = join_all(orders).await;
 
-    assert!(answers.iter().all(|answer| answer.status == StatusCode::CREATED), "{answers:?}");
-    assert_eq!(app.execute("select from products where stock = 59").await, 3);
-    assert_eq!(app.execute("select from pg_stat_database where datname = current_database() and deadlocks > 0").await, 0);
+    let placed = answers
+        .iter()
+        .filter(|answer| answer.status == StatusCode::CREATED)
+        .count();
+    let deadlocks = app
+        .execute(
+            "select from pg_stat_database where datname = current_database() and deadlocks > 0",
+        )
+        .await;
+    assert_eq!((placed, deadlocks), (60, 0));
+    assert_eq!(
+        app.execute("select from products where stock = 39").await,
+        4
+    );
 }
 
 #[tokio::test]
 async fn an_order_takes_all_it_asks_for_or_nothing() {
     let app = TestApp::start().await;
     let staff = app.staff().await;
-    let (plenty, scarce) = (product(&staff, "Cup", 1, 10).await, product(&staff, "Mug", 1, 2).await);
+    let (plenty, scarce) = (
+        product(&staff, "Cup", 1, 10).await,
+        product(&staff, "Mug", 1, 2).await,
+    );
     let customer = app.customer().await;
 
-    let answer = customer.post("/v1/orders", &order(&[(&plenty, 6), (&scarce, 3)])).await;
+    let answer = customer
+        .post("/v1/orders", &order(&[(&plenty, 6), (&scarce, 3)]))
+        .await;
 
-    assert_eq!((answer.status, answer.code().as_str()), (StatusCode::CONFLICT, "out_of_stock"));
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (StatusCode::CONFLICT, "out_of_stock")
+    );
     let detail = answer.json()["detail"].to_string();
-    assert!(detail.contains(&format!("2 of 3 wanted of product {scarce}")), "{detail}");
+    assert!(
+        detail.contains(&format!("2 of 3 wanted of product {scarce}")),
+        "{detail}"
+    );
     assert!(!detail.contains(&plenty), "{detail}");
-    assert_eq!(app.execute("select from products where stock in (10, 2) and version = 1").await, 2);
+    assert_eq!(
+        app.execute("select from products where stock in (10, 2) and version = 1")
+            .await,
+        2
+    );
     assert_eq!(app.execute("select from orders").await, 0);
 }
 
@@ -112,11 +181,16 @@ async fn a_line_that_names_no_product_is_pointed_out() {
     let customer = app.customer().await;
 
     let unknown = "00000000-0000-0000-0000-000000000000";
-    let answer = customer.post("/v1/orders", &order(&[(&cup, 1), (unknown, 1)])).await;
+    let answer = customer
+        .post("/v1/orders", &order(&[(&cup, 1), (unknown, 1)]))
+        .await;
 
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(answer.json()["errors"][0]["field"], "lines[1].product_id");
-    assert_eq!(app.execute("select from products where stock = 10").await, 1);
+    assert_eq!(
+        app.execute("select from products where stock = 10").await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -125,20 +199,43 @@ async fn an_order_outside_its_limits_is_refused() {
     let cup = product(&app.staff().await, "Cup", 1, 10).await;
     let customer = app.customer().await;
     let line = json!({ "product_id": cup, "quantity": 1 });
-    let many: Vec<Value> = (0..51).map(|n| json!({ "product_id": uuid::Uuid::from_u128(n), "quantity": 1 })).collect();
+    let many: Vec<Value> = (0..51)
+        .map(|n| json!({ "product_id": uuid::Uuid::from_u128(n), "quantity": 1 }))
+        .collect();
     let mut with_price = line.clone();
     with_price["price_cents"] = json!(1);
 
-    for lines in [json!([]), json!(many), json!([line, line]), json!([with_price])] {
-        assert_eq!(customer.post("/v1/orders", &json!({ "lines": lines })).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    for lines in [
+        json!([]),
+        json!(many),
+        json!([line, line]),
+        json!([with_price]),
+    ] {
+        assert_eq!(
+            customer
+                .post("/v1/orders", &json!({ "lines": lines }))
+                .await
+                .status,
+            StatusCode::UNPROCESSABLE_ENTITY
+        );
     }
     for quantity in [0, -1, 1001] {
-        let answer = customer.post("/v1/orders", &order(&[(&cup, quantity)])).await;
-        assert_eq!(answer.json()["errors"][0]["field"], "lines[0].quantity", "{quantity}");
+        let answer = customer
+            .post("/v1/orders", &order(&[(&cup, quantity)]))
+            .await;
+        assert_eq!(
+            answer.json()["errors"][0]["field"],
+            "lines[0].quantity",
+            "{quantity}"
+        );
     }
     for field in ["id", "customer_id", "status", "total_cents"] {
         let forged = json!({ "lines": [line], field: "1" });
-        assert_eq!(customer.post("/v1/orders", &forged).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{field}");
+        assert_eq!(
+            customer.post("/v1/orders", &forged).await.status,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{field}"
+        );
     }
     assert_eq!(app.execute("select from orders").await, 0);
 }
@@ -153,9 +250,12 @@ async fn nobody_sees_the_order_of_somebody_else() {
     let placed = owner.post("/v1/orders", &order(&[(&cup, 1)])).await;
     let path = placed.header(header::LOCATION);
 
-    for (client, expected) in
-        [(owner, StatusCode::OK), (other, StatusCode::NOT_FOUND), (staff, StatusCode::NOT_FOUND), (app.anonymous(), StatusCode::UNAUTHORIZED)]
-    {
+    for (client, expected) in [
+        (owner, StatusCode::OK),
+        (other, StatusCode::NOT_FOUND),
+        (staff, StatusCode::NOT_FOUND),
+        (app.anonymous(), StatusCode::UNAUTHORIZED),
+    ] {
         assert_eq!(client.get(path).await.status, expected);
         let list = client.get("/v1/orders").await;
         let listed = list.json()["items"].as_array().map_or(0, Vec::len);
@@ -170,16 +270,26 @@ async fn the_newest_order_comes_first_and_pages_show_each_once() {
     let customer = app.customer().await;
     let mut placed = Vec::new();
     for quantity in 1..=5 {
-        placed.push(customer.post("/v1/orders", &order(&[(&cup, quantity)])).await.json());
+        placed.push(
+            customer
+                .post("/v1/orders", &order(&[(&cup, quantity)]))
+                .await
+                .json(),
+        );
     }
     placed.reverse();
 
     let mut listed = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page = customer.get(&format!("/v1/orders?limit=2{cursor}")).await.json();
+        let page = customer
+            .get(&format!("/v1/orders?limit=2{cursor}"))
+            .await
+            .json();
         listed.extend(page["items"].as_array().unwrap().clone());
-        let Some(next) = page["next_cursor"].as_str() else { break };
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
         cursor = format!("&cursor={next}");
     }
 

@@ -17,16 +17,14 @@ use uuid::Uuid;
 use self::model::{NewOrder, Order, OrderFilter};
 use crate::{
     features::products::ProductCache,
-    http::{
-        ApiError, ApiResult, Body, Db, Path, Query,
-        page::Page,
-        session::Session,
-    },
+    http::{ApiError, ApiResult, Body, Db, Path, Query, page::Page, session::Session},
     state::AppState,
 };
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list_orders, create_order)).routes(routes!(get_order))
+    OpenApiRouter::new()
+        .routes(routes!(list_orders, create_order))
+        .routes(routes!(get_order))
 }
 
 /// Places an order at the prices of this moment, or says what is missing.
@@ -41,15 +39,27 @@ async fn create_order(
     let order = store::insert(&db.write(), session.user_id, &new).await?;
 
     // The catalogue shows what is left now, not what was left when it was last asked.
-    products.forget(&db, order.lines.iter().map(|line| line.product_id)).await;
-    let location = HeaderValue::try_from(format!("/v1/orders/{}", order.id)).map_err(ApiError::internal)?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Body(order)).into_response())
+    products
+        .forget(&db, order.lines.iter().map(|line| line.product_id))
+        .await;
+    let location =
+        HeaderValue::try_from(format!("/v1/orders/{}", order.id)).map_err(ApiError::internal)?;
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Body(order),
+    )
+        .into_response())
 }
 
 /// The caller's orders, newest first.
 #[utoipa::path(get, path = "/", tag = "orders", params(OrderFilter),
     responses((status = 200, body = Page<Order>), (status = 401), (status = 422)))]
-async fn list_orders(session: Session, db: Db, Query(filter): Query<OrderFilter>) -> ApiResult<Body<Page<Order>>> {
+async fn list_orders(
+    session: Session,
+    db: Db,
+    Query(filter): Query<OrderFilter>,
+) -> ApiResult<Body<Page<Order>>> {
     let orders = store::list(&own(&db), session.user_id, &filter).await?;
     Ok(Body(Page::cut(orders, filter.limit, |last| last.id)))
 }
@@ -58,7 +68,10 @@ async fn list_orders(session: Session, db: Db, Query(filter): Query<OrderFilter>
 #[utoipa::path(get, path = "/{id}", tag = "orders", params(("id" = Uuid, Path)),
     responses((status = 200, body = Order), (status = 401), (status = 404)))]
 async fn get_order(session: Session, db: Db, Path(id): Path<Uuid>) -> ApiResult<Body<Order>> {
-    store::find(&own(&db), session.user_id, id).await?.map(Body).ok_or(ApiError::NotFound)
+    store::find(&own(&db), session.user_id, id)
+        .await?
+        .map(Body)
+        .ok_or(ApiError::NotFound)
 }
 
 /// Where a customer's own orders are read: from the primary, because a replica may not have the one just placed.

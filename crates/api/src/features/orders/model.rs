@@ -111,7 +111,9 @@ impl From<OrderError> for ApiError {
                     })
                     .collect(),
             ),
-            OrderError::OutOfStock(shortages) => Self::conflict("out_of_stock", sentence(&shortages)),
+            OrderError::OutOfStock(shortages) => {
+                Self::conflict("out_of_stock", sentence(&shortages))
+            }
             OrderError::Data(error) => error.into(),
         }
     }
@@ -119,8 +121,16 @@ impl From<OrderError> for ApiError {
 
 fn sentence(shortages: &[Shortage]) -> String {
     let mut sentence = String::from("not enough in stock:");
-    for Shortage { product_id, wanted, left } in shortages {
-        let _ = write!(sentence, " {left} of {wanted} wanted of product {product_id};");
+    for Shortage {
+        product_id,
+        wanted,
+        left,
+    } in shortages
+    {
+        let _ = write!(
+            sentence,
+            " {left} of {wanted} wanted of product {product_id};"
+        );
     }
     sentence.pop();
     sentence

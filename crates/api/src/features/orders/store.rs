@@ -31,7 +31,10 @@ async fn take(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Sold>, OrderError> {
     if taken.len() == ids.len() {
         return Ok(taken);
     }
-    let missing: Vec<Uuid> = ids.into_iter().filter(|id| taken.iter().all(|sold| sold.id != *id)).collect();
+    let missing: Vec<Uuid> = ids
+        .into_iter()
+        .filter(|id| taken.iter().all(|sold| sold.id != *id))
+        .collect();
     let stock = products::stock_of(tx, &missing).await?;
     Err(refusal(new, &missing, &stock.into_iter().collect()))
 }
@@ -40,28 +43,57 @@ async fn take(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Sold>, OrderError> {
 fn refusal(new: &NewOrder, missing: &[Uuid], stock: &HashMap<Uuid, i32>) -> OrderError {
     let mut unknown = Vec::new();
     let mut shortages = Vec::new();
-    for (number, line) in new.lines.iter().enumerate().filter(|(_, line)| missing.contains(&line.product_id)) {
+    for (number, line) in new
+        .lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| missing.contains(&line.product_id))
+    {
         match stock.get(&line.product_id) {
             None => unknown.push(number),
-            Some(&left) => shortages.push(Shortage { product_id: line.product_id, wanted: line.quantity, left }),
+            Some(&left) => shortages.push(Shortage {
+                product_id: line.product_id,
+                wanted: line.quantity,
+                left,
+            }),
         }
     }
-    if unknown.is_empty() { OrderError::OutOfStock(shortages) } else { OrderError::UnknownProducts(unknown) }
+    if unknown.is_empty() {
+        OrderError::OutOfStock(shortages)
+    } else {
+        OrderError::UnknownProducts(unknown)
+    }
 }
 
 /// The lines with the names and prices of this moment, in the order the customer sent them.
 fn receipt(new: &NewOrder, sold: &[Sold]) -> Vec<OrderLine> {
     let sold: HashMap<Uuid, &Sold> = sold.iter().map(|sold| (sold.id, sold)).collect();
     let line = |line: &NewLine| {
-        let Sold { id, name, price_cents } = sold.get(&line.product_id)?;
-        Some(OrderLine { product_id: *id, name: name.clone(), quantity: line.quantity, price_cents: *price_cents })
+        let Sold {
+            id,
+            name,
+            price_cents,
+        } = sold.get(&line.product_id)?;
+        Some(OrderLine {
+            product_id: *id,
+            name: name.clone(),
+            quantity: line.quantity,
+            price_cents: *price_cents,
+        })
     };
     new.lines.iter().filter_map(line).collect()
 }
 
-async fn insert_order(tx: &mut Tx, customer_id: Uuid, lines: Vec<OrderLine>) -> Result<Order, data::Error> {
+async fn insert_order(
+    tx: &mut Tx,
+    customer_id: Uuid,
+    lines: Vec<OrderLine>,
+) -> Result<Order, data::Error> {
     let id = Uuid::now_v7();
-    let total_cents: i64 = lines.iter().map(|line| line.price_cents * i64::from(line.quantity)).sum();
+    let total_cents: i64 = lines
+        .iter()
+        .map(|line| line.price_cents * i64::from(line.quantity))
+        .sum();
     let kept = tx
         .fetch_one(sqlx::query!(
             "insert into orders (customer_id, id, total_cents) values ($1, $2, $3) returning status, created_at",
@@ -70,7 +102,13 @@ async fn insert_order(tx: &mut Tx, customer_id: Uuid, lines: Vec<OrderLine>) -> 
             total_cents,
         ))
         .await?;
-    Ok(Order { id, status: kept.status, total_cents, created_at: kept.created_at, lines })
+    Ok(Order {
+        id,
+        status: kept.status,
+        total_cents,
+        created_at: kept.created_at,
+        lines,
+    })
 }
 
 async fn insert_lines(tx: &mut Tx, customer_id: Uuid, order: &Order) -> Result<(), data::Error> {
@@ -105,11 +143,17 @@ pub async fn find(db: &Reader, customer_id: Uuid, id: Uuid) -> Result<Option<Ord
             )
         })
         .await?;
-    Ok(with_lines(db, customer_id, order.into_iter().collect()).await?.pop())
+    Ok(with_lines(db, customer_id, order.into_iter().collect())
+        .await?
+        .pop())
 }
 
 /// One page, newest first; one order more than asked for says that there is another page.
-pub async fn list(db: &Reader, customer_id: Uuid, filter: &OrderFilter) -> Result<Vec<Order>, data::Error> {
+pub async fn list(
+    db: &Reader,
+    customer_id: Uuid,
+    filter: &OrderFilter,
+) -> Result<Vec<Order>, data::Error> {
     let before = filter.cursor.as_ref().map_or(Uuid::max(), |Cursor(id)| *id);
     let orders = db
         .fetch_all(|| {
@@ -134,7 +178,11 @@ struct OrderRow {
 }
 
 /// Adds the lines of all `orders` with one statement, however many there are.
-async fn with_lines(db: &Reader, customer_id: Uuid, orders: Vec<OrderRow>) -> Result<Vec<Order>, data::Error> {
+async fn with_lines(
+    db: &Reader,
+    customer_id: Uuid,
+    orders: Vec<OrderRow>,
+) -> Result<Vec<Order>, data::Error> {
     if orders.is_empty() {
         return Ok(Vec::new());
     }
@@ -160,9 +208,20 @@ async fn with_lines(db: &Reader, customer_id: Uuid, orders: Vec<OrderRow>) -> Re
         };
         lines.entry(row.order_id).or_default().push(line);
     }
-    let order = |OrderRow { id, status, total_cents, created_at }| {
+    let order = |OrderRow {
+                     id,
+                     status,
+                     total_cents,
+                     created_at,
+                 }| {
         let lines = lines.remove(&id).unwrap_or_default();
-        Order { id, status, total_cents, created_at, lines }
+        Order {
+            id,
+            status,
+            total_cents,
+            created_at,
+            lines,
+        }
     };
     Ok(orders.into_iter().map(order).collect())
 }

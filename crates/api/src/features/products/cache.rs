@@ -27,12 +27,16 @@ impl ProductCache {
     /// The product from the nearest place that has it.
     pub async fn find(&self, db: &Db, id: Uuid) -> Result<Option<Arc<Product>>, data::Error> {
         let reader = db.read();
-        self.0.get_or_load(&id.to_string(), db.deadline(), store::find(&reader, id)).await
+        self.0
+            .get_or_load(&id.to_string(), db.deadline(), store::find(&reader, id))
+            .await
     }
 
     /// Keeps what was just written.
     pub async fn put(&self, db: &Db, product: &Product) {
-        self.0.put(&product.id.to_string(), product.clone(), db.deadline()).await;
+        self.0
+            .put(&product.id.to_string(), product.clone(), db.deadline())
+            .await;
     }
 
     /// Forgets products that many write at once, as orders do: the last value put would be anyone's.

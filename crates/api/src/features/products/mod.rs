@@ -41,13 +41,24 @@ const CACHE_CONTROL: &str = "public, max-age=5, stale-while-revalidate=30";
 /// A page of the catalogue, in one of four orders, of one category or of what a search finds.
 #[utoipa::path(get, path = "/", tag = "products", params(ProductFilter),
     responses((status = 200, body = Page<Product>), (status = 304), (status = 400), (status = 422)))]
-async fn list_products(db: Db, Query(filter): Query<ProductFilter>, if_none_match: IfNoneMatch) -> ApiResult<Response> {
+async fn list_products(
+    db: Db,
+    Query(filter): Query<ProductFilter>,
+    if_none_match: IfNoneMatch,
+) -> ApiResult<Response> {
     let position = filter.position()?;
     let rows = store::list(&db.read(), &filter, &position).await?;
 
     let page = Page::cut(rows, filter.limit, |last| position.after(last));
-    let items = page.items.iter().map(|product| product.only(&filter.fields)).collect();
-    let body = conditional::json(&Page { items, next_cursor: page.next_cursor })?;
+    let items = page
+        .items
+        .iter()
+        .map(|product| product.only(&filter.fields))
+        .collect();
+    let body = conditional::json(&Page {
+        items,
+        next_cursor: page.next_cursor,
+    })?;
     Ok(if_none_match.respond(&ETag::body(&body), CACHE_CONTROL, body))
 }
 
@@ -79,8 +90,12 @@ async fn create_product(
     let product = store::insert(&db.write(), &new).await.map_err(sku_taken)?;
 
     cache.put(&db, &product).await;
-    let location = HeaderValue::try_from(format!("/v1/products/{}", product.id)).map_err(ApiError::internal)?;
-    let head = [(header::LOCATION, location), (header::ETAG, product.etag().header())];
+    let location = HeaderValue::try_from(format!("/v1/products/{}", product.id))
+        .map_err(ApiError::internal)?;
+    let head = [
+        (header::LOCATION, location),
+        (header::ETAG, product.etag().header()),
+    ];
     Ok((StatusCode::CREATED, head, Body(product)).into_response())
 }
 
@@ -98,8 +113,13 @@ async fn update_product(
 ) -> ApiResult<Response> {
     let (Path(id), versions) = target;
     let writer = db.write();
-    let Some(product) = store::update(&writer, id, &versions, &new).await.map_err(sku_taken)? else {
-        store::find(&writer.reader(), id).await?.ok_or(ApiError::NotFound)?;
+    let Some(product) = store::update(&writer, id, &versions, &new)
+        .await
+        .map_err(sku_taken)?
+    else {
+        store::find(&writer.reader(), id)
+            .await?
+            .ok_or(ApiError::NotFound)?;
         // What the client has seen may have come from the cache, which must not tell it the same again.
         cache.forget(&db, [id]).await;
         return Err(Versions::mismatch());

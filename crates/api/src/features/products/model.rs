@@ -37,7 +37,10 @@ impl Product {
 
     /// The product with only `fields`, in their order.
     pub fn only<'a>(&'a self, fields: &'a Fields) -> ProductView<'a> {
-        ProductView { product: self, fields }
+        ProductView {
+            product: self,
+            fields,
+        }
     }
 }
 
@@ -99,7 +102,10 @@ impl ProductFilter {
             return Ok(Position::first(self.sort.unwrap_or(Sort::Newest)));
         };
         if self.sort.is_some_and(|sort| sort != position.sort()) {
-            return Err(ApiError::field("cursor", "must come from a page in the same order as `sort` asks for"));
+            return Err(ApiError::field(
+                "cursor",
+                "must come from a page in the same order as `sort` asks for",
+            ));
         }
         Ok(position.clone())
     }
@@ -145,9 +151,18 @@ impl Position {
     pub fn first(sort: Sort) -> Self {
         match sort {
             Sort::Newest => Self::Newest { id: Uuid::max() },
-            Sort::Cheapest => Self::Cheapest { price_cents: i64::MIN, id: Uuid::nil() },
-            Sort::Dearest => Self::Dearest { price_cents: i64::MAX, id: Uuid::max() },
-            Sort::Name => Self::Name { name: String::new(), id: Uuid::nil() },
+            Sort::Cheapest => Self::Cheapest {
+                price_cents: i64::MIN,
+                id: Uuid::nil(),
+            },
+            Sort::Dearest => Self::Dearest {
+                price_cents: i64::MAX,
+                id: Uuid::max(),
+            },
+            Sort::Name => Self::Name {
+                name: String::new(),
+                id: Uuid::nil(),
+            },
         }
     }
 
@@ -158,7 +173,10 @@ impl Position {
             Self::Newest { .. } => Self::Newest { id },
             Self::Cheapest { .. } => Self::Cheapest { price_cents, id },
             Self::Dearest { .. } => Self::Dearest { price_cents, id },
-            Self::Name { .. } => Self::Name { name: product.name.clone(), id },
+            Self::Name { .. } => Self::Name {
+                name: product.name.clone(),
+                id,
+            },
         }
     }
 
@@ -215,7 +233,12 @@ impl Fields {
 
     /// What a list shows: everything but the description, the one field that is heavy.
     pub fn summary() -> Self {
-        Self(Field::ALL.into_iter().filter(|field| *field != Field::Description).collect())
+        Self(
+            Field::ALL
+                .into_iter()
+                .filter(|field| *field != Field::Description)
+                .collect(),
+        )
     }
 
     pub fn contain(&self, field: Field) -> bool {

@@ -6,70 +6,69 @@ use uuid::Uuid;
 use super::model::{Field, NewProduct, Position, Product, ProductFilter};
 use crate::http::conditional::Versions;
 
+/// Selects one page. The conditions say where it begins and what it is of.
+macro_rules! page {
+    ($db:ident, $filter:ident, where $first:literal $(and $second:literal)?, order by $order:literal,
+     $($argument:expr),+) => {
+        $db.fetch_all(|| {
+            sqlx::query_as!(
+                Product,
+                "select id, sku, name, case when $1 then description end as description, category, price_cents, stock,
+                        version, created_at, updated_at
+                 from products where " + $first $(+ " and " + $second)? + " order by " + $order + " limit $2",
+                $filter.fields.contain(Field::Description),
+                i64::from($filter.limit) + 1,
+                $($argument),+
+            )
+        })
+        .await
+    };
+}
+
+/// Selects one page in one order. All of it, and all of a category, are statements of their own because each has an index
+/// of its own. A search collects its rows by their words and sorts those, so there the category is one more condition.
+macro_rules! page_in_order {
+    ($db:ident, $filter:ident, order by $order:literal, after $after:literal, category $category:literal,
+     search $search:literal, $($key:ident),+) => {
+        match (&$filter.q, $filter.category.as_deref()) {
+            (None, None) => page!($db, $filter, where $after, order by $order, $($key),+),
+            (None, Some(category)) => {
+                page!($db, $filter, where $category and $after, order by $order, $($key,)+ category)
+            }
+            (Some(q), category) => {
+                page!($db, $filter, where $after and $search, order by $order, $($key,)+ q, category)
+            }
+        }
+    };
+}
+
 /// One page; one product more than asked for says that there is another page.
-pub async fn list(db: &Reader, filter: &ProductFilter, after: &Position) -> Result<Vec<Product>, data::Error> {
-    // Each order, with and without a category, is a statement of its own because each has an index of its own. A search
-    // collects its rows by their words and sorts those, so there one statement serves both.
-    macro_rules! page {
-        ($condition:literal, $order:literal, $($argument:expr),+) => {
-            db.fetch_all(|| {
-                sqlx::query_as!(
-                    Product,
-                    "select id, sku, name, case when $1 then description end as description, category,
-                            price_cents, stock, version, created_at, updated_at
-                     from products
-                     where " + $condition + " order by " + $order + " limit $2",
-                    filter.fields.contain(Field::Description),
-                    i64::from(filter.limit) + 1,
-                    $($argument),+
-                )
-            })
-            .await
-        };
-    }
-
-    let category = filter.category.as_deref();
-    match (after, &filter.q, category) {
-        (Position::Newest { id }, None, None) => page!("id < $3", "id desc", id),
-        (Position::Newest { id }, None, Some(category)) => {
-            page!("category = $4 and id < $3", "id desc", id, category)
-        }
-        (Position::Newest { id }, Some(q), _) => page!(
-            "id < $3 and search @@ websearch_to_tsquery('english', $4) and ($5::text is null or category = $5)",
-            "id desc", id, q, category
+pub async fn list(
+    db: &Reader,
+    filter: &ProductFilter,
+    after: &Position,
+) -> Result<Vec<Product>, data::Error> {
+    match after {
+        Position::Newest { id } => page_in_order!(
+            db, filter, order by "id desc", after "id < $3", category "category = $4",
+            search "search @@ websearch_to_tsquery('english', $4) and ($5::text is null or category = $5)",
+            id
         ),
-
-        (Position::Cheapest { price_cents, id }, None, None) => {
-            page!("(price_cents, id) > ($3, $4)", "price_cents, id", price_cents, id)
-        }
-        (Position::Cheapest { price_cents, id }, None, Some(category)) => page!(
-            "category = $5 and (price_cents, id) > ($3, $4)",
-            "price_cents, id", price_cents, id, category
+        Position::Cheapest { price_cents, id } => page_in_order!(
+            db, filter, order by "price_cents, id", after "(price_cents, id) > ($3, $4)", category "category = $5",
+            search "search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
+            price_cents, id
         ),
-        (Position::Cheapest { price_cents, id }, Some(q), _) => page!(
-            "(price_cents, id) > ($3, $4) and search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
-            "price_cents, id", price_cents, id, q, category
+        Position::Dearest { price_cents, id } => page_in_order!(
+            db, filter, order by "price_cents desc, id desc", after "(price_cents, id) < ($3, $4)",
+            category "category = $5",
+            search "search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
+            price_cents, id
         ),
-
-        (Position::Dearest { price_cents, id }, None, None) => {
-            page!("(price_cents, id) < ($3, $4)", "price_cents desc, id desc", price_cents, id)
-        }
-        (Position::Dearest { price_cents, id }, None, Some(category)) => page!(
-            "category = $5 and (price_cents, id) < ($3, $4)",
-            "price_cents desc, id desc", price_cents, id, category
-        ),
-        (Position::Dearest { price_cents, id }, Some(q), _) => page!(
-            "(price_cents, id) < ($3, $4) and search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
-            "price_cents desc, id desc", price_cents, id, q, category
-        ),
-
-        (Position::Name { name, id }, None, None) => page!("(name, id) > ($3, $4)", "name, id", name, id),
-        (Position::Name { name, id }, None, Some(category)) => {
-            page!("category = $5 and (name, id) > ($3, $4)", "name, id", name, id, category)
-        }
-        (Position::Name { name, id }, Some(q), _) => page!(
-            "(name, id) > ($3, $4) and search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
-            "name, id", name, id, q, category
+        Position::Name { name, id } => page_in_order!(
+            db, filter, order by "name, id", after "(name, id) > ($3, $4)", category "category = $5",
+            search "search @@ websearch_to_tsquery('english', $5) and ($6::text is null or category = $6)",
+            name, id
         ),
     }
 }
@@ -149,7 +148,11 @@ pub struct Sold {
 ///
 /// The rows are locked in the order of their ids before any is changed, so two orders of the same products wait for
 /// each other, but never both.
-pub async fn take_stock(tx: &mut Tx, ids: &[Uuid], quantities: &[i32]) -> Result<Vec<Sold>, data::Error> {
+pub async fn take_stock(
+    tx: &mut Tx,
+    ids: &[Uuid],
+    quantities: &[i32],
+) -> Result<Vec<Sold>, data::Error> {
     tx.fetch_all(sqlx::query_as!(
         Sold,
         "with wanted as (
@@ -172,6 +175,11 @@ pub async fn take_stock(tx: &mut Tx, ids: &[Uuid], quantities: &[i32]) -> Result
 
 /// The stock of each of `ids` that exists.
 pub async fn stock_of(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, i32)>, data::Error> {
-    let rows = tx.fetch_all(sqlx::query!("select id, stock from products where id = any($1)", ids)).await?;
+    let rows = tx
+        .fetch_all(sqlx::query!(
+            "select id, stock from products where id = any($1)",
+            ids
+        ))
+        .await?;
     Ok(rows.into_iter().map(|row| (row.id, row.stock)).collect())
 }

@@ -50,7 +50,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cookie_secure: true, store: data::sessions::Config::default(), passwords: passwords::Config::default() }
+        Self {
+            cookie_secure: true,
+            store: data::sessions::Config::default(),
+            passwords: passwords::Config::default(),
+        }
     }
 }
 
@@ -70,7 +74,9 @@ async fn create_user(
     Body(new): Body<NewUser>,
 ) -> ApiResult<(StatusCode, Body<User>)> {
     let hash = passwords.hash(new.password, db.deadline()).await?;
-    let user = store::insert(&db.write(), &new.email, &hash).await.map_err(email_taken)?;
+    let user = store::insert(&db.write(), &new.email, &hash)
+        .await
+        .map_err(email_taken)?;
 
     tracing::info!(target: "audit", event = "user_registered", user.id = %user.id);
     Ok((StatusCode::CREATED, Body(user)))
@@ -87,12 +93,20 @@ async fn create_session(
 ) -> ApiResult<Response> {
     let user = authenticate(&state.passwords, &db, credentials).await?;
 
-    let id = state.sessions.create(user.id, user.role.as_str(), db.deadline()).await?;
+    let id = state
+        .sessions
+        .create(user.id, user.role.as_str(), db.deadline())
+        .await?;
     if let Some(old) = presented.0 {
         state.sessions.remove(&old, db.deadline()).await?;
     }
     tracing::info!(target: "audit", event = "login_succeeded", user.id = %user.id);
-    Ok((StatusCode::CREATED, private(state.session_cookie.set(&id)), Body(user)).into_response())
+    Ok((
+        StatusCode::CREATED,
+        private(state.session_cookie.set(&id)),
+        Body(user),
+    )
+        .into_response())
 }
 
 /// Says who is signed in.
@@ -136,13 +150,23 @@ async fn delete_sessions(
 /// The user, if the password is right. An unknown email and a wrong password take the same time and get the same answer.
 async fn authenticate(passwords: &Passwords, db: &Db, credentials: Credentials) -> ApiResult<User> {
     let account = store::find_account(&db.write().reader(), &credentials.email).await?;
-    let stored = account.as_ref().map(|account| account.password_hash.clone());
-    let verdict = passwords.verify(credentials.password, stored, db.deadline()).await?;
+    let stored = account
+        .as_ref()
+        .map(|account| account.password_hash.clone());
+    let verdict = passwords
+        .verify(credentials.password, stored, db.deadline())
+        .await?;
 
     match (account, verdict) {
         (Some(account), Verdict::Right { stronger }) => {
             if let Some(new) = stronger {
-                store::update_password_hash(&db.write(), account.user.id, &account.password_hash, &new).await?;
+                store::update_password_hash(
+                    &db.write(),
+                    account.user.id,
+                    &account.password_hash,
+                    &new,
+                )
+                .await?;
             }
             Ok(account.user)
         }
@@ -150,19 +174,28 @@ async fn authenticate(passwords: &Passwords, db: &Db, credentials: Credentials) 
             let user_id = account.map(|account| account.user.id.to_string());
             tracing::warn!(target: "audit", event = "login_failed", user.id = user_id);
             let detail = "the email or the password is wrong";
-            Err(ApiError::invalid(StatusCode::UNAUTHORIZED, "wrong_credentials", detail))
+            Err(ApiError::invalid(
+                StatusCode::UNAUTHORIZED,
+                "wrong_credentials",
+                detail,
+            ))
         }
     }
 }
 
 /// What hands out or takes back a cookie is nobody else's to keep.
 fn private(cookie: HeaderValue) -> [(HeaderName, HeaderValue); 2] {
-    [(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+    [
+        (header::SET_COOKIE, cookie),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]
 }
 
 fn email_taken(error: data::Error) -> ApiError {
     match error.constraint() {
-        Some("users_email_key") => ApiError::conflict("email_taken", "there is an account with this email"),
+        Some("users_email_key") => {
+            ApiError::conflict("email_taken", "there is an account with this email")
+        }
         _ => error.into(),
     }
 }

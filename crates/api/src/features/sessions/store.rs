@@ -23,7 +23,11 @@ pub async fn insert(db: &Writer, email: &str, password_hash: &str) -> Result<Use
 
 pub async fn find(db: &Reader, id: Uuid) -> Result<Option<User>, data::Error> {
     db.fetch_optional(|| {
-        sqlx::query_as!(User, r#"select id, email, role as "role: Role", created_at from users where id = $1"#, id)
+        sqlx::query_as!(
+            User,
+            r#"select id, email, role as "role: Role", created_at from users where id = $1"#,
+            id
+        )
     })
     .await
 }
@@ -39,15 +43,30 @@ pub async fn find_account(db: &Reader, email: &str) -> Result<Option<Account>, d
         })
         .await?;
     Ok(row.map(|row| Account {
-        user: User { id: row.id, email: row.email, role: row.role, created_at: row.created_at },
+        user: User {
+            id: row.id,
+            email: row.email,
+            role: row.role,
+            created_at: row.created_at,
+        },
         password_hash: row.password_hash,
     }))
 }
 
 /// Replaces a hash by a stronger one of the same password, unless the password was changed meanwhile.
-pub async fn update_password_hash(db: &Writer, id: Uuid, old: &str, new: &str) -> Result<(), data::Error> {
+pub async fn update_password_hash(
+    db: &Writer,
+    id: Uuid,
+    old: &str,
+    new: &str,
+) -> Result<(), data::Error> {
     db.execute(|| {
-        sqlx::query!("update users set password_hash = $3 where id = $1 and password_hash = $2", id, old, new)
+        sqlx::query!(
+            "update users set password_hash = $3 where id = $1 and password_hash = $2",
+            id,
+            old,
+            new
+        )
     })
     .await?;
     Ok(())

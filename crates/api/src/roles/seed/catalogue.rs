@@ -36,13 +36,22 @@ pub fn product(number: u32) -> Product {
     let material = *pick(rng, section.materials);
     let created_ms = FIRST_MS + u64::from(number) * 1000;
     Product {
-        id: Builder::from_unix_timestamp_millis(created_ms, &std::array::from_fn(|_| rng.u8(..))).into_uuid(),
+        id: Builder::from_unix_timestamp_millis(created_ms, &std::array::from_fn(|_| rng.u8(..)))
+            .into_uuid(),
         sku: format!("{}-{number:07}", section.prefix),
-        name: format!("{} {} {material} {noun}", pick(rng, BRANDS), pick(rng, QUALITIES)),
+        name: format!(
+            "{} {} {material} {noun}",
+            pick(rng, BRANDS),
+            pick(rng, QUALITIES)
+        ),
         description: description(rng, noun, material),
         category: section.category,
         price_cents: price(rng, usual_cents),
-        stock: if rng.u8(..20) == 0 { 0 } else { rng.i32(1..=500) },
+        stock: if rng.u8(..20) == 0 {
+            0
+        } else {
+            rng.i32(1..=500)
+        },
         created_ms,
     }
 }
@@ -58,14 +67,22 @@ fn price(rng: &mut Rng, usual_cents: i64) -> i64 {
 }
 
 fn description(rng: &mut Rng, noun: &str, material: &str) -> String {
-    let mut text =
-        format!("{} {} in {}.", pick(rng, OPENINGS), noun.to_lowercase(), material.to_lowercase());
+    let mut text = format!(
+        "{} {} in {}.",
+        pick(rng, OPENINGS),
+        noun.to_lowercase(),
+        material.to_lowercase()
+    );
     let count = rng.usize(1..=3);
     for sentence in rng.choose_multiple(SENTENCES, count) {
         let _ = write!(text, " {sentence}");
     }
     let [width, depth, height] = [rng.u8(4..90), rng.u8(4..60), rng.u8(2..40)];
-    let _ = write!(text, " {width} × {depth} × {height} cm, {} g.", rng.u16(40..9000));
+    let _ = write!(
+        text,
+        " {width} × {depth} × {height} cm, {} g.",
+        rng.u16(40..9000)
+    );
     text
 }
 
@@ -77,8 +94,11 @@ mod tests {
     fn the_same_number_is_always_the_same_product() {
         let product = product(42);
 
-        assert_eq!(product.sku, "");
-        assert_eq!(product.id.to_string(), "");
+        assert_eq!(product.sku, "KIT-0000042");
+        assert_eq!(
+            product.id.to_string(),
+            "01941f2a-2010-7143-9ecd-92a0cf36bb00"
+        );
     }
 
     #[test]

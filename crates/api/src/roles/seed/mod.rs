@@ -30,29 +30,43 @@ pub struct Args {
 
 /// Emails and passwords that everybody may know.
 const DEV_ACCOUNTS: [(&str, &str, Role); 2] = [
-    ("customer@holdfast.test", "customer-of-holdfast", Role::Customer),
+    (
+        "customer@holdfast.test",
+        "customer-of-holdfast",
+        Role::Customer,
+    ),
     ("staff@holdfast.test", "staff-of-holdfast", Role::Staff),
 ];
 
 pub async fn run(args: &Args, loaded: &Loaded<Settings>) -> anyhow::Result<ExitCode> {
     if args.dev_accounts && loaded.profile == PROD {
-        bail!("--dev-accounts makes accounts with known passwords; the profile {PROD} must have none");
+        bail!(
+            "--dev-accounts makes accounts with known passwords; the profile {PROD} must have none"
+        );
     }
     let settings = &loaded.settings;
     let url = settings.postgres.primary_url.expose_secret();
-    let mut connection = PgConnection::connect(url).await.context("cannot connect to the primary")?;
-    let added = products(&mut connection, args.products).await.context("cannot fill the catalogue")?;
+    let mut connection = PgConnection::connect(url)
+        .await
+        .context("cannot connect to the primary")?;
+    let added = products(&mut connection, args.products)
+        .await
+        .context("cannot fill the catalogue")?;
     println!("seed: {added} products added");
     if args.dev_accounts {
         let passwords = Passwords::new(&settings.sessions.passwords);
-        accounts(&mut connection, &passwords).await.context("cannot make the dev accounts")?;
+        accounts(&mut connection, &passwords)
+            .await
+            .context("cannot make the dev accounts")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Adds what is missing of the first `count` products; how many that were.
 pub async fn products(connection: &mut PgConnection, count: u32) -> anyhow::Result<u64> {
-    let present: i64 = sqlx::query_scalar("select count(*) from products").fetch_one(&mut *connection).await?;
+    let present: i64 = sqlx::query_scalar("select count(*) from products")
+        .fetch_one(&mut *connection)
+        .await?;
     if present >= i64::from(count) {
         return Ok(0);
     }
@@ -65,7 +79,11 @@ pub async fn products(connection: &mut PgConnection, count: u32) -> anyhow::Resu
     .execute(&mut *tx)
     .await?;
     copy(&mut tx, count).await?;
-    let indexes = if present == 0 { drop_indexes(&mut tx).await? } else { Vec::new() };
+    let indexes = if present == 0 {
+        drop_indexes(&mut tx).await?
+    } else {
+        Vec::new()
+    };
     let added = sqlx::query(
         "insert into products (id, sku, name, description, category, price_cents, stock, created_at, updated_at)
          select id, sku, name, description, category, price_cents, stock, created_at, created_at from seed
@@ -74,7 +92,9 @@ pub async fn products(connection: &mut PgConnection, count: u32) -> anyhow::Resu
     .execute(&mut *tx)
     .await?;
     for definition in indexes {
-        sqlx::query(AssertSqlSafe(definition)).execute(&mut *tx).await?;
+        sqlx::query(AssertSqlSafe(definition))
+            .execute(&mut *tx)
+            .await?;
     }
     tx.commit().await?;
     // The planner knows nothing of the new rows until it is told.
@@ -93,9 +113,14 @@ async fn drop_indexes(connection: &mut PgConnection) -> anyhow::Result<Vec<Strin
     .fetch_all(&mut *connection)
     .await?;
     for (name, _) in &indexes {
-        sqlx::query(AssertSqlSafe(format!("drop index {name}"))).execute(&mut *connection).await?;
+        sqlx::query(AssertSqlSafe(format!("drop index {name}")))
+            .execute(&mut *connection)
+            .await?;
     }
-    Ok(indexes.into_iter().map(|(_, definition)| definition).collect())
+    Ok(indexes
+        .into_iter()
+        .map(|(_, definition)| definition)
+        .collect())
 }
 
 /// Bytes sent to Postgres at a time.
@@ -118,17 +143,31 @@ async fn copy(connection: &mut PgConnection, count: u32) -> anyhow::Result<()> {
 
 /// One line of COPY's text format. The catalogue's words hold no tab, backslash or line break, so nothing is escaped.
 fn write_row(chunk: &mut String, number: u32) -> anyhow::Result<()> {
-    let catalogue::Product { id, sku, name, description, category, price_cents, stock, created_ms } =
-        catalogue::product(number);
-    let created_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(created_ms) * 1_000_000)?.format(&Rfc3339)?;
-    writeln!(chunk, "{id}\t{sku}\t{name}\t{description}\t{category}\t{price_cents}\t{stock}\t{created_at}")?;
+    let catalogue::Product {
+        id,
+        sku,
+        name,
+        description,
+        category,
+        price_cents,
+        stock,
+        created_ms,
+    } = catalogue::product(number);
+    let created_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(created_ms) * 1_000_000)?
+        .format(&Rfc3339)?;
+    writeln!(
+        chunk,
+        "{id}\t{sku}\t{name}\t{description}\t{category}\t{price_cents}\t{stock}\t{created_at}"
+    )?;
     Ok(())
 }
 
 async fn accounts(connection: &mut PgConnection, passwords: &Passwords) -> anyhow::Result<()> {
     for (email, password, role) in DEV_ACCOUNTS {
         let deadline = Instant::now() + Duration::from_secs(30);
-        let hash = passwords.hash(SecretString::from(password), deadline).await?;
+        let hash = passwords
+            .hash(SecretString::from(password), deadline)
+            .await?;
         sqlx::query(
             "insert into users (id, email, password_hash, role) values ($1, $2, $3, $4)
              on conflict (lower(email)) do nothing",
@@ -139,7 +178,10 @@ async fn accounts(connection: &mut PgConnection, passwords: &Passwords) -> anyho
         .bind(role)
         .execute(&mut *connection)
         .await?;
-        println!("seed: {} account {email}, password {password}", role.as_str());
+        println!(
+            "seed: {} account {email}, password {password}",
+            role.as_str()
+        );
     }
     Ok(())
 }

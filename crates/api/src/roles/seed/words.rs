@@ -14,7 +14,15 @@ pub const SECTIONS: &[Section] = &[
     Section {
         category: "kitchen",
         prefix: "KIT",
-        materials: &["Steel", "Cast Iron", "Copper", "Beech", "Stoneware", "Glass", "Enamel"],
+        materials: &[
+            "Steel",
+            "Cast Iron",
+            "Copper",
+            "Beech",
+            "Stoneware",
+            "Glass",
+            "Enamel",
+        ],
         nouns: &[
             ("Saucepan", 3900),
             ("Chef's Knife", 5900),
@@ -42,7 +50,13 @@ pub const SECTIONS: &[Section] = &[
     Section {
         category: "tools",
         prefix: "TOO",
-        materials: &["Steel", "Chrome Vanadium", "Hickory", "Fibreglass", "Carbide"],
+        materials: &[
+            "Steel",
+            "Chrome Vanadium",
+            "Hickory",
+            "Fibreglass",
+            "Carbide",
+        ],
         nouns: &[
             ("Hammer", 2400),
             ("Screwdriver Set", 3200),
@@ -56,7 +70,14 @@ pub const SECTIONS: &[Section] = &[
     Section {
         category: "lighting",
         prefix: "LIG",
-        materials: &["Brass", "Opal Glass", "Linen", "Aluminium", "Paper", "Walnut"],
+        materials: &[
+            "Brass",
+            "Opal Glass",
+            "Linen",
+            "Aluminium",
+            "Paper",
+            "Walnut",
+        ],
         nouns: &[
             ("Desk Lamp", 5900),
             ("Floor Lamp", 12900),
@@ -109,7 +130,14 @@ pub const SECTIONS: &[Section] = &[
     Section {
         category: "outdoor",
         prefix: "OUT",
-        materials: &["Ripstop", "Titanium", "Canvas", "Merino", "Aluminium", "Waxed Cotton"],
+        materials: &[
+            "Ripstop",
+            "Titanium",
+            "Canvas",
+            "Merino",
+            "Aluminium",
+            "Waxed Cotton",
+        ],
         nouns: &[
             ("Tent", 29900),
             ("Backpack", 11900),
@@ -136,7 +164,13 @@ pub const SECTIONS: &[Section] = &[
     Section {
         category: "coffee",
         prefix: "COF",
-        materials: &["Steel", "Ceramic", "Borosilicate Glass", "Copper", "Olive Wood"],
+        materials: &[
+            "Steel",
+            "Ceramic",
+            "Borosilicate Glass",
+            "Copper",
+            "Olive Wood",
+        ],
         nouns: &[
             ("Grinder", 8900),
             ("Kettle", 6900),
@@ -162,14 +196,49 @@ pub const SECTIONS: &[Section] = &[
 ];
 
 pub const BRANDS: &[&str] = &[
-    "Aldermoor", "Brackwell", "Calloway", "Dunmere", "Eastholm", "Fernhaven", "Greyfold", "Hartwick",
-    "Islay & Rowe", "Juniper Works", "Kestrel", "Larkspur", "Marrow & Pine", "Northbeck", "Oakhurst",
-    "Pellam", "Quillon", "Ravensby", "Saltmarsh", "Thornbury", "Umber", "Vellacott", "Wexcombe", "Yarrow",
+    "Aldermoor",
+    "Brackwell",
+    "Calloway",
+    "Dunmere",
+    "Eastholm",
+    "Fernhaven",
+    "Greyfold",
+    "Hartwick",
+    "Islay & Rowe",
+    "Juniper Works",
+    "Kestrel",
+    "Larkspur",
+    "Marrow & Pine",
+    "Northbeck",
+    "Oakhurst",
+    "Pellam",
+    "Quillon",
+    "Ravensby",
+    "Saltmarsh",
+    "Thornbury",
+    "Umber",
+    "Vellacott",
+    "Wexcombe",
+    "Yarrow",
 ];
 
 pub const QUALITIES: &[&str] = &[
-    "Classic", "Compact", "Everyday", "Folding", "Grand", "Heritage", "Light", "Little", "Modern", "Plain",
-    "Professional", "Round", "Sturdy", "Tall", "Travel", "Vintage",
+    "Classic",
+    "Compact",
+    "Everyday",
+    "Folding",
+    "Grand",
+    "Heritage",
+    "Light",
+    "Little",
+    "Modern",
+    "Plain",
+    "Professional",
+    "Round",
+    "Sturdy",
+    "Tall",
+    "Travel",
+    "Vintage",
 ];
 
 pub const OPENINGS: &[&str] = &[
