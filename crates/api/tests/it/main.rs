@@ -1,5 +1,8 @@
 //! What holds for the whole process and the whole workspace.
 
+mod config;
+mod faults;
+mod openapi;
 mod service;
 mod shutdown;
 mod slow_clients;
