@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check lint walls deny docs sql sql-check migration fmt setup build
+.PHONY: help run test test-fast check lint walls deny docs sql sql-check migration fmt bench setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -45,6 +45,9 @@ migration: ## Create a migration: make migration name=create_notes
 
 fmt: ## Format the code
 	cargo fmt --all
+
+bench: setup ## Compare the whole stack with bare servers, side by side
+	@deploy/bench.sh
 
 setup: ## Install Postgres and Redis where they are missing
 	@deploy/setup.sh

@@ -52,13 +52,13 @@ impl settings::Settings for Settings {
         &["postgres.primary_url", "postgres.replica_urls", "redis.url"];
 
     fn rules(&self, _profile: &str) -> Vec<Fault> {
-        [self.database_ladder(), self.shutdown_ladder()].concat()
+        [self.timeout_ladders(), self.shutdown_ladder()].concat()
     }
 }
 
 impl Settings {
     /// A wait that may outlast the one around it never ends by itself, so each must be shorter than the next.
-    fn database_ladder(&self) -> Vec<Fault> {
+    fn timeout_ladders(&self) -> Vec<Fault> {
         let postgres = &self.postgres;
         [
             ladder(&[
@@ -73,6 +73,15 @@ impl Settings {
                 ("postgres.connect_timeout", postgres.connect_timeout),
                 ("postgres.statement_timeout", postgres.statement_timeout),
             ]),
+            // A value read from the most lagging replica must not be cached after the write it has not seen.
+            ladder(&[
+                ("postgres.lag_max", postgres.lag_max),
+                ("cache.removal_hold", self.cache.removal_hold),
+            ]),
+            ladder(&[
+                ("telemetry.export_timeout", self.telemetry.export_timeout),
+                ("telemetry.flush_timeout", self.telemetry.flush_timeout),
+            ]),
             ladder(&[
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
@@ -81,15 +90,17 @@ impl Settings {
         .concat()
     }
 
-    /// The orchestrator kills the process after `grace`, so everything the process does on the way out must fit in.
+    /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.
     fn shutdown_ladder(&self) -> Vec<Fault> {
-        let all: Duration = self.shutdown.phases().sum::<Duration>() + self.telemetry.flush_timeout;
-        ladder(&[
-            (
-                "shutdown.pre_stop + lame_duck + drain_timeout, and telemetry.flush_timeout",
-                all,
-            ),
-            ("shutdown.grace", self.shutdown.grace),
-        ])
+        let needed: Duration = self.shutdown.phases().sum::<Duration>() + self.telemetry.flush_timeout;
+        if needed < self.shutdown.grace {
+            return Vec::new();
+        }
+        let fault = Fault::new(
+            "shutdown.grace",
+            format!("must be longer than all that happens in it, together {needed:?}"),
+        );
+        let parts = ["shutdown.pre_stop", "shutdown.lame_duck", "shutdown.drain_timeout", "telemetry.flush_timeout"];
+        vec![parts.into_iter().fold(fault, Fault::and)]
     }
 }

@@ -229,7 +229,10 @@ async fn all_commands_share_one_connection_within_the_limit() {
         2,
         "the client's and the asking one"
     );
-    assert_eq!(client.metric("redis_commands_in_flight"), 0.0);
+    until("none is in flight", async || {
+        client.metric("redis_commands_in_flight") == 0.0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -242,7 +245,10 @@ async fn cancelled_commands_are_no_longer_in_flight() {
     server.resume();
 
     assert!(abandoned.is_err());
-    assert_eq!(client.metric("redis_commands_in_flight"), 0.0);
+    until("none is in flight", async || {
+        client.metric("redis_commands_in_flight") == 0.0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -276,6 +282,7 @@ async fn a_server_without_tls_is_not_spoken_to_in_plain_text() {
     let server = Server::start().await;
     let plain = server.config();
     let url = plain.url.expose_secret().replace("redis://", "rediss://");
+    let pings = server.calls("ping").await;
 
     let client = server.watched(&Config {
         url: url.into(),
@@ -287,5 +294,5 @@ async fn a_server_without_tls_is_not_spoken_to_in_plain_text() {
     .await;
 
     assert!(!client.redis.status().healthy);
-    assert_eq!(server.calls("ping").await, 1, "only the test's own");
+    assert_eq!(server.calls("ping").await, pings);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data::redis::{Config, Redis};
 use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{Client, Cmd, FromRedisValue, cmd};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, cmd};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prometheus_client::registry::Registry;
@@ -65,7 +65,7 @@ impl Server {
             .expect("redis-server is installed; `make setup` does it");
         self.child = Some(child);
         until("redis-server answers", async || {
-            let Ok(mut connection) = self.client().get_multiplexed_async_connection().await else {
+            let Ok(mut connection) = self.connect().await else {
                 return false;
             };
             cmd("PING").exec_async(&mut connection).await.is_ok()
@@ -129,18 +129,11 @@ impl Server {
 
     /// Asks the server past the client under test.
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        let mut connection = self.direct().await;
+        let mut connection = self.connect().await.expect("the server is up");
         command
             .query_async(&mut connection)
             .await
             .expect("the server takes a plain command")
-    }
-
-    pub async fn direct(&self) -> MultiplexedConnection {
-        self.client()
-            .get_multiplexed_async_connection()
-            .await
-            .expect("the server is up")
     }
 
     /// How often the server ran a command, from its own statistics.
@@ -156,8 +149,14 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    fn client(&self) -> Client {
-        Client::open(self.url()).expect("the URL is one")
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let client = Client::open(self.url())?;
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
     }
 
     fn signal(&self, signal: Signal) {

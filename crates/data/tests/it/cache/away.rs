@@ -1,6 +1,9 @@
 //! The cache while Redis is away, silent or empty.
 
+use std::time::Duration;
+
 use data::cache::Config;
+use data::redis;
 use deadpool_redis::redis::cmd;
 
 use super::Process;
@@ -27,12 +30,19 @@ async fn without_redis_the_loads_and_the_local_level_remain() {
         (Some("written"), Some("reloaded"))
     );
     assert_eq!(process.counted("redis", "bypassed"), 2);
+    // Two look-ups, a put and a removal: what was loaded is not offered to a Redis that was just away.
+    let refused = r#"redis_command_duration_seconds_count{outcome="refused"}"#;
+    assert_eq!(process.client.metric(refused), 4.0);
 }
 
 #[tokio::test]
 async fn a_silent_redis_costs_a_load_one_command_timeout_and_soon_none() {
     let server = Server::start().await;
-    let client = server.watched(&server.as_shipped());
+    let unchecked = redis::Config {
+        check_interval: Duration::from_secs(60),
+        ..server.as_shipped()
+    };
+    let client = server.watched(&unchecked);
     assert!(client.redis.connected(soon()).await);
     let process = Process::with(client, &Config::default());
 
