@@ -13,8 +13,14 @@ const MISCONFIGURED: Option<i32> = Some(78);
 #[tokio::test]
 async fn every_setting_is_printed_with_its_origin_and_no_secret() {
     let printed = check(&[
-        ("HOLDFAST__POSTGRES__PRIMARY_URL", "postgres://shop:canary@db/shop"),
-        ("HOLDFAST__POSTGRES__REPLICA_URLS", "postgres://shop:canary@a/shop,postgres://shop:canary@b/shop"),
+        (
+            "HOLDFAST__POSTGRES__PRIMARY_URL",
+            "postgres://shop:canary@db/shop",
+        ),
+        (
+            "HOLDFAST__POSTGRES__REPLICA_URLS",
+            "postgres://shop:canary@a/shop,postgres://shop:canary@b/shop",
+        ),
         ("HOLDFAST__REDIS__URL", "redis://:canary@cache/0"),
         ("HOLDFAST__HTTP__READ_DEADLINE", "1900ms"),
     ])
@@ -23,13 +29,23 @@ async fn every_setting_is_printed_with_its_origin_and_no_secret() {
     let text = text(&printed);
     assert_eq!(printed.status.code(), Some(0), "{text}");
     let line = |key: &str| {
-        let found = text.lines().find(|line| line.starts_with(&format!("{key} = ")));
-        found.unwrap_or_else(|| panic!("no {key} in:\n{text}")).to_owned()
+        let found = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{key} = ")));
+        found
+            .unwrap_or_else(|| panic!("no {key} in:\n{text}"))
+            .to_owned()
     };
     assert!(line("http.read_deadline").contains("1s 900ms"), "{text}");
-    assert!(line("http.read_deadline").ends_with("# env HOLDFAST__HTTP__READ_DEADLINE"), "{text}");
+    assert!(
+        line("http.read_deadline").ends_with("# env HOLDFAST__HTTP__READ_DEADLINE"),
+        "{text}"
+    );
     assert!(line("http.listen").ends_with("# profile dev"), "{text}");
-    assert!(line("http.idle_timeout").ends_with("# built-in default"), "{text}");
+    assert!(
+        line("http.idle_timeout").ends_with("# built-in default"),
+        "{text}"
+    );
     assert!(line("postgres.primary_url").contains("********"), "{text}");
     assert!(!text.contains("canary"), "{text}");
 }
@@ -40,13 +56,23 @@ async fn all_faults_are_told_at_once_with_what_is_allowed() {
         ("HOLDFAST__HTTP__READ_DEADLIN", "1s"),
         ("HOLDFAST__HTTP__HEADERS_MAX", "many"),
         ("HOLDFAST__HTTP__JSON_DEPTH_MAX", "1000"),
-        ("HOLDFAST__POSTGRES__PRIMARY_URL", "mysql://shop:canary@db/shop"),
+        (
+            "HOLDFAST__POSTGRES__PRIMARY_URL",
+            "mysql://shop:canary@db/shop",
+        ),
     ])
     .await;
 
     let text = text(&refused);
     assert_eq!(refused.status.code(), MISCONFIGURED, "{text}");
-    for told in ["read_deadlin", "http.read_deadline", "headers_max", "json_depth_max", "1000", "postgres://user"] {
+    for told in [
+        "read_deadlin",
+        "http.read_deadline",
+        "headers_max",
+        "json_depth_max",
+        "1000",
+        "postgres://user",
+    ] {
         assert!(text.contains(told), "no {told} in:\n{text}");
     }
     assert!(text.lines().count() >= 4, "{text}");
@@ -63,8 +89,13 @@ async fn timeouts_that_cannot_work_together_are_both_named() {
 
     let text = text(&refused);
     assert_eq!(refused.status.code(), MISCONFIGURED, "{text}");
-    let conflict = text.lines().find(|line| line.contains(r#"postgres.statement_timeout = "3s""#));
-    assert!(conflict.is_some_and(|line| line.contains(r#"http.read_deadline = "2s 500ms""#)), "{text}");
+    let conflict = text
+        .lines()
+        .find(|line| line.contains(r#"postgres.statement_timeout = "3s""#));
+    assert!(
+        conflict.is_some_and(|line| line.contains(r#"http.read_deadline = "2s 500ms""#)),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -79,8 +110,14 @@ async fn prod_refuses_secrets_that_are_missing_or_open_to_everyone() {
 
     let text = text(&refused);
     assert_eq!(refused.status.code(), MISCONFIGURED, "{text}");
-    assert!(text.contains("postgres.primary_url") && text.contains("must be set in prod"), "{text}");
-    assert!(text.contains("0644") && text.contains("0440 or 0400"), "{text}");
+    assert!(
+        text.contains("postgres.primary_url") && text.contains("must be set in prod"),
+        "{text}"
+    );
+    assert!(
+        text.contains("0644") && text.contains("0440 or 0400"),
+        "{text}"
+    );
     assert!(!text.contains("canary"), "{text}");
 }
 
@@ -98,7 +135,10 @@ async fn prod_takes_secrets_from_files_that_only_it_can_read() {
 
     let text = text(&printed);
     assert_eq!(printed.status.code(), Some(0), "{text}");
-    assert!(text.contains(primary.path()) && !text.contains("canary"), "{text}");
+    assert!(
+        text.contains(primary.path()) && !text.contains("canary"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -120,7 +160,11 @@ async fn the_healthcheck_says_by_its_exit_code_how_the_service_is() {
     assert_eq!(alive.status.code(), Some(0), "{}", text(&alive));
     assert_eq!(ready.status.code(), Some(0), "{}", text(&ready));
     assert_eq!(gone.status.code(), Some(1), "{}", text(&gone));
-    assert!(text(&gone).contains("is the service running?"), "{}", text(&gone));
+    assert!(
+        text(&gone).contains("is the service running?"),
+        "{}",
+        text(&gone)
+    );
 }
 
 #[tokio::test]
@@ -128,17 +172,19 @@ async fn five_migrators_at_once_all_succeed_and_migrate_once() {
     let services = devstack::shared().await;
     let database = services.database("migrated_by_five").await.unwrap();
 
-    let migrators = (0..5).map(async |_| output(&mut command(&["migrate"], services, &database, &[])).await);
+    let migrators =
+        (0..5).map(async |_| output(&mut command(&["migrate"], services, &database, &[])).await);
     let ended = join_all(migrators).await;
 
     for migrator in ended {
         assert_eq!(migrator.status.code(), Some(0), "{}", text(&migrator));
     }
     let mut connection = PgConnection::connect(&database.admin_url).await.unwrap();
-    let applied: Vec<i64> = sqlx::query_scalar("select version from _sqlx_migrations order by version")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let applied: Vec<i64> =
+        sqlx::query_scalar("select version from _sqlx_migrations order by version")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
     assert_eq!(applied.last(), Some(&data::migrate::expected()));
     assert_eq!(applied.len(), data::migrate::MIGRATOR.iter().count());
 }
@@ -149,7 +195,9 @@ async fn check(settings: &[(&str, &str)]) -> Output {
 
 /// Everything it printed.
 fn text(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
+    [&output.stdout, &output.stderr]
+        .map(|bytes| String::from_utf8_lossy(bytes))
+        .concat()
 }
 
 /// A mounted secret; removed with this value.

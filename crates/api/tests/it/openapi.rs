@@ -48,13 +48,20 @@ async fn every_path_serves_the_documented_methods_and_refuses_all_others() {
             let line = format!("{method} {}", concrete(&path));
             let mut wire = Wire::connect(service.public).await.unwrap();
             let reply = wire.call(&line, &[], None).await.unwrap();
-            assert_eq!(reply.status != 405, served.contains(method), "{line}: {reply:?}");
+            assert_eq!(
+                reply.status != 405,
+                served.contains(method),
+                "{line}: {reply:?}"
+            );
             assert!(reply.status < 500, "{line}: {reply:?}");
             if reply.status == 405 {
                 let allow = reply.header("allow").unwrap_or_default().split(',');
                 let allowed: BTreeSet<_> = allow.map(|method| method.trim().to_owned()).collect();
                 assert_eq!(allowed, served, "{line}");
-                assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+                assert_eq!(
+                    reply.header("content-type"),
+                    Some("application/problem+json")
+                );
             }
         }
     }
@@ -102,10 +109,19 @@ async fn document(service: &Service) -> BTreeMap<String, BTreeSet<String>> {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let paths = document["paths"].as_object().unwrap();
     let methods = |item: &Value| {
-        let names = item.as_object().unwrap().keys().map(|name| name.to_uppercase());
-        names.filter(|name| METHODS.contains(&name.as_str())).collect()
+        let names = item
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|name| name.to_uppercase());
+        names
+            .filter(|name| METHODS.contains(&name.as_str()))
+            .collect()
     };
-    paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
+    paths
+        .iter()
+        .map(|(path, item)| (path.clone(), methods(item)))
+        .collect()
 }
 
 /// Each operation as a request line.
@@ -114,7 +130,10 @@ fn operations(
     wanted: impl Fn(&str) -> bool,
 ) -> Vec<String> {
     let lines = document.iter().flat_map(|(path, methods)| {
-        methods.iter().filter(|method| wanted(method)).map(move |method| format!("{method} {path}"))
+        methods
+            .iter()
+            .filter(|method| wanted(method))
+            .map(move |method| format!("{method} {path}"))
     });
     lines.collect()
 }
@@ -132,11 +151,13 @@ fn routed() -> BTreeSet<String> {
     let observe = ObserveLayer::new(Sampling::new(&settings.telemetry), &mut registry);
     let shown = format!("{:#?}", api::router(state, observe));
     let (listed, _) = shown.split_once("fallback_router:").unwrap();
-    let paths = listed.lines().filter_map(|line| {
-        line.trim().strip_prefix("): \"")?.strip_suffix("\",")
-    });
-    let paths: BTreeSet<_> =
-        paths.filter(|path| !path.contains("{*")).map(str::to_owned).collect();
+    let paths = listed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("): \"")?.strip_suffix("\","));
+    let paths: BTreeSet<_> = paths
+        .filter(|path| !path.contains("{*"))
+        .map(str::to_owned)
+        .collect();
     assert!(paths.len() > UNDOCUMENTED.len(), "{shown}");
     paths
 }
@@ -151,8 +172,11 @@ async fn rows(database: &Database) -> Vec<(String, Option<String>)> {
             .unwrap();
     let mut digests = Vec::new();
     for table in tables {
-        let sql = format!(r#"select md5(string_agg(t::text, '' order by t::text)) from "{table}" t"#);
-        let digest = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await;
+        let sql =
+            format!(r#"select md5(string_agg(t::text, '' order by t::text)) from "{table}" t"#);
+        let digest = sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut connection)
+            .await;
         digests.push((table, digest.unwrap()));
     }
     digests.sort();

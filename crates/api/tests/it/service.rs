@@ -51,7 +51,7 @@ pub async fn database_on(services: &Services) -> Database {
 }
 
 /// The settings that point a process at `database` and the Redis beside it.
-fn environment(services: &Services, database: &Database) -> Vec<(String, String)> {
+pub fn environment(services: &Services, database: &Database) -> Vec<(String, String)> {
     let pairs = [
         ("HOLDFAST_PROFILE", "test".to_owned()),
         ("HOLDFAST__TELEMETRY__LOG_FORMAT", "json".to_owned()),
@@ -157,8 +157,11 @@ impl Drop for Service {
         if std::thread::panicking() {
             let log = self.log();
             let (errors, warnings) = ("\"level\":\"ERROR\"", "\"level\":\"WARN\"");
-            let loud = log.lines().filter(|line| line.contains(errors) || line.contains(warnings));
-            loud.take(LOG_LINES_SHOWN).for_each(|line| println!("{line}"));
+            let loud = log
+                .lines()
+                .filter(|line| line.contains(errors) || line.contains(warnings));
+            loud.take(LOG_LINES_SHOWN)
+                .for_each(|line| println!("{line}"));
         }
     }
 }
@@ -201,7 +204,7 @@ pub async fn output(command: &mut Command) -> Output {
         .unwrap()
 }
 
-/// Fills the catalogue with `products` and makes the two accounts of [`CUSTOMER`] and [`STAFF`].
+/// Fills the catalogue with `products` and makes the dev accounts, [`STAFF`] among them.
 pub async fn seed(services: &Services, database: &Database, products: usize) {
     let args = [
         "seed",
@@ -213,8 +216,6 @@ pub async fn seed(services: &Services, database: &Database, products: usize) {
     assert!(seeded.status.success(), "{seeded:?}");
 }
 
-/// Email and password of a customer that [`seed`] makes.
-pub const CUSTOMER: (&str, &str) = ("customer@holdfast.test", "customer-of-holdfast");
 /// Email and password of a member of staff that [`seed`] makes.
 pub const STAFF: (&str, &str) = ("staff@holdfast.test", "staff-of-holdfast");
 

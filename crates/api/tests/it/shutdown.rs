@@ -118,7 +118,9 @@ async fn an_order_to_end_that_comes_while_the_process_starts_is_obeyed() {
     let mut deaf = Duration::ZERO;
 
     for _ in 0..STARTS {
-        let mut child = command(&["serve"], services, &database, &[]).spawn().unwrap();
+        let mut child = command(&["serve"], services, &database, &[])
+            .spawn()
+            .unwrap();
         let pid = child.id().unwrap();
         let spawned = Instant::now();
         while !catches_sigterm(pid) {
@@ -126,7 +128,10 @@ async fn an_order_to_end_that_comes_while_the_process_starts_is_obeyed() {
         }
         deaf = deaf.max(spawned.elapsed());
         kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGTERM).unwrap();
-        let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+        let ended = tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(ended.code(), Some(0), "{ended}");
     }
 
@@ -136,7 +141,10 @@ async fn an_order_to_end_that_comes_while_the_process_starts_is_obeyed() {
 /// Whether the process has installed its handler (proc(5), `SigCgt`).
 fn catches_sigterm(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:\t"))
+        .unwrap();
     u64::from_str_radix(caught, 16).unwrap() & 1 << (Signal::SIGTERM as u64 - 1) != 0
 }
 

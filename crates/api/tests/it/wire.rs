@@ -89,12 +89,52 @@ impl Wire {
         self.stream.write_all(request.as_bytes()).await?;
         // The length in the answer to a HEAD is that of a body which does not come.
         let reply = self.read_reply(!line.starts_with("HEAD "));
-        timeout(PATIENCE, reply).await.map_err(|_| io::ErrorKind::TimedOut)?
+        timeout(PATIENCE, reply)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)?
     }
 
-    /// All that comes until the server closes the connection.
-    pub async fn rest(&mut self) -> String {
-        self.closed_after().await;
+    /// Sends `bytes` and returns all that comes until the server closes the connection, which it may do before it has
+    /// read everything.
+    pub async fn exchange(mut self, bytes: &[u8]) -> String {
+        let (mut incoming, mut outgoing) = self.stream.split();
+        let send = async {
+            let _ = outgoing.write_all(bytes).await;
+        };
+        let read = async {
+            while incoming
+                .read_buf(&mut self.unread)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+        };
+        timeout(PATIENCE, async { tokio::join!(send, read) })
+            .await
+            .expect("the server keeps the connection");
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+
+    /// Sends `head` and then a space now and then, for as long as the server lets it; what came until it closed.
+    pub async fn exchange_slowly(mut self, head: &str) -> String {
+        self.send(head).await;
+        let (mut incoming, mut outgoing) = self.stream.split();
+        let trickle = async {
+            while outgoing.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let read = async {
+            while incoming
+                .read_buf(&mut self.unread)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+        };
+        timeout(PATIENCE, async {
+            tokio::select! { () = trickle => {}, () = read => {} }
+        })
+        .await
+        .expect("the server keeps the connection");
         String::from_utf8_lossy(&self.unread).into_owned()
     }
 
@@ -187,14 +227,22 @@ pub async fn sign_in(
     let credentials = json!({ "email": email, "password": password });
     let reply = call(address, "POST /v1/session", &[], Some(&credentials)).await;
     assert_eq!(reply.status, 201, "{reply:?}");
-    let cookie = reply.header("set-cookie").and_then(|cookie| cookie.split(';').next());
+    let cookie = reply
+        .header("set-cookie")
+        .and_then(|cookie| cookie.split(';').next());
     [
-        ("Cookie", cookie.expect("a new session has a cookie").to_owned()),
+        (
+            "Cookie",
+            cookie.expect("a new session has a cookie").to_owned(),
+        ),
         ("Sec-Fetch-Site", "same-origin".to_owned()),
     ]
 }
 
 /// Headers as [`Wire::call`] takes them.
 pub fn borrowed<'a>(headers: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
-    headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
 }

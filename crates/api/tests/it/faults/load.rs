@@ -14,9 +14,9 @@ use tokio::{
 use super::LOOSE;
 use crate::{service::PATIENCE, wire::Wire};
 
-const CLIENTS: usize = 6;
+const CLIENTS: usize = 4;
 /// Between two requests of one client.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs until it is dropped.
 pub struct Load {
@@ -37,7 +37,10 @@ impl Load {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let one = |_| client(address, paths.to_vec(), Arc::clone(&samples));
         let clients = (0..CLIENTS).map(one).collect();
-        Self { samples, _clients: clients }
+        Self {
+            samples,
+            _clients: clients,
+        }
     }
 
     /// Waits until so many more requests have ended.
@@ -56,10 +59,20 @@ impl Load {
         let mut samples = std::mem::take(&mut *self.samples.lock().unwrap());
         assert!(!samples.is_empty(), "nothing was asked: {phase}");
         samples.sort_by_key(|sample| sample.took);
-        let failed: Vec<_> = samples.iter().filter(|sample| sample.status != 200).collect();
-        let (last, p99) = (samples.len() - 1, samples[(samples.len() - 1) * 99 / 100].took);
+        let failed: Vec<_> = samples
+            .iter()
+            .filter(|sample| sample.status != 200)
+            .collect();
+        let (last, p99) = (
+            samples.len() - 1,
+            samples[(samples.len() - 1) * 99 / 100].took,
+        );
         let max = samples[last].took;
-        println!("{phase}: {} reads, {} failed, p99 {p99:?}, max {max:?}", samples.len(), failed.len());
+        println!(
+            "{phase}: {} reads, {} failed, p99 {p99:?}, max {max:?}",
+            samples.len(),
+            failed.len()
+        );
         assert!(failed.is_empty(), "{phase}: {failed:?}");
         assert!(max < LOOSE, "{phase}: {max:?}");
     }
@@ -75,7 +88,10 @@ async fn client(address: SocketAddr, paths: Vec<String>, samples: Arc<Mutex<Vec<
         };
         let reply = wire.get(path).await;
         let status = reply.as_ref().map_or(0, |reply| reply.status);
-        samples.lock().unwrap().push(Sample { status, took: begun.elapsed() });
+        samples.lock().unwrap().push(Sample {
+            status,
+            took: begun.elapsed(),
+        });
         kept = reply.is_ok_and(|reply| !reply.closes()).then_some(wire);
         sleep(PAUSE).await;
     }

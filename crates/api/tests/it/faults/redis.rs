@@ -19,6 +19,8 @@ async fn only_sessions_are_refused_while_redis_is_away() {
         format!("/v1/products/{}", scene.any_product().await),
     ];
     let load = Load::start(scene.service.public, &paths);
+    load.more(100).await;
+    load.all_answered("all servers up");
     let me = async || scene.get("/v1/session", &staff).await;
     assert_eq!(me().await.status, 200);
 
@@ -26,7 +28,10 @@ async fn only_sessions_are_refused_while_redis_is_away() {
     refused(&scene, &staff, "Redis frozen").await;
     scene.ready_without(&[REDIS]).await;
     scene.stack.redis().resume().await.unwrap();
-    println!("Redis thawed: the session is back after {:?}", until(200, &me).await);
+    println!(
+        "Redis thawed: the session is back after {:?}",
+        until(200, &me).await
+    );
     scene.ready_without(&[]).await;
     load.all_answered("Redis frozen and thawed");
 
@@ -35,9 +40,15 @@ async fn only_sessions_are_refused_while_redis_is_away() {
     scene.ready_without(&[REDIS]).await;
     scene.stack.redis().restart().await.unwrap();
     // It has lost the session with everything else, and must say so as soon as it can be asked.
-    println!("Redis restarted: answered after {:?}", until(401, &me).await);
+    println!(
+        "Redis restarted: answered after {:?}",
+        until(401, &me).await
+    );
     scene.ready_without(&[]).await;
-    assert_eq!(scene.get("/v1/session", &scene.staff().await).await.status, 200);
+    assert_eq!(
+        scene.get("/v1/session", &scene.staff().await).await.status,
+        200
+    );
     load.all_answered("Redis killed and restarted");
 }
 
@@ -53,6 +64,11 @@ async fn refused(scene: &Scene, session: &[(&'static str, String)], phase: &str)
     }
     took.sort();
     let last = took.len() - 1;
-    println!("{phase}: {} requests refused, p50 {:?}, max {:?}", took.len(), took[last / 2], took[last]);
+    println!(
+        "{phase}: {} requests refused, p50 {:?}, max {:?}",
+        took.len(),
+        took[last / 2],
+        took[last]
+    );
     assert!(took[last] < LOOSE, "{took:?}");
 }
