@@ -23,7 +23,7 @@ lint: ## Formatting and clippy, warnings refused
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 walls: ## Which crate may use which
-	cargo test --workspace --test it --quiet -- walls::
+	cargo test --workspace --test walls --quiet
 
 deny: ## Licences, sources, banned and doubled dependencies
 	deploy/tools.sh && cargo fetch --locked --quiet
@@ -34,7 +34,7 @@ docs: ## The documentation of every item, warnings refused
 
 # A new statement does not compile before this has run, so it asks for a devstack of any age only.
 sql: setup ## Write .sqlx/ anew after a change to a statement or a migration
-	@test -x $(BIN)/devstack || cargo build --workspace
+	@test -x $(BIN)/devstack || $(MAKE) build
 	@$(STACK) deploy/sql.sh
 
 sql-check: build
@@ -52,5 +52,6 @@ bench: setup ## Compare the whole stack with bare servers, side by side
 setup: ## Install Postgres and Redis where they are missing
 	@deploy/setup.sh
 
+# With one test among the targets cargo chooses the features that tests need, and `make test` compiles no crate again.
 build: setup
-	cargo build --workspace
+	cargo build --workspace --bins --test walls

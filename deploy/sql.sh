@@ -17,7 +17,7 @@ done
 fresh=$PWD/${CARGO_TARGET_DIR:-target}/sqlx
 rm -rf "$fresh" && mkdir -p "$fresh"
 grep --recursive --files-with-matches --null --include='*.rs' 'sqlx::query[a-z_]*!' crates | xargs --null touch
-SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$fresh cargo build --workspace --quiet
+SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$fresh cargo build --workspace --bins --test walls --quiet
 
 if [[ ${1-} == --check ]]; then
     diff --recursive --brief .sqlx "$fresh" || { echo '.sqlx/ is out of date: run `make sql` and commit it' >&2 && exit 1; }

@@ -49,7 +49,8 @@ impl settings::Settings for Settings {
     ];
 
     const SECRETS: &'static [&'static str] =
-        &["postgres.primary_url", "postgres.replica_urls", "redis.url"];
+        &["postgres.primary_url", "postgres.replica_urls", "redis.url",
+        "admin.token"];
 
     fn rules(&self, _profile: &str) -> Vec<Fault> {
         [self.timeout_ladders(), self.shutdown_ladder()].concat()

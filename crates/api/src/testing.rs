@@ -33,6 +33,7 @@ impl TestApp {
     }
 
     /// Starts with settings that differ from the defaults.
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let services = devstack::shared().await;
         let template = services.template("api", async |url| {

@@ -9,13 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::time::{Instant, sleep};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{postgres::APP, services::Services};
 
-/// How long to wait for another process that migrates the same template.
-const TEMPLATE_LOCK_TIMEOUT: &str = "120s";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one statement may take, and so the wait for another process that migrates the same template.
+const STATEMENT_TIMEOUT: &str = "120s";
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(30);
 const REPLAY_POLL: Duration = Duration::from_millis(5);
 /// Databases that wait to be dropped; beyond it they stay until the stack ends.
@@ -66,12 +67,7 @@ impl Services {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         check_name(name)?;
-        let mut primary = PgConnection::connect(&self.admin_url("postgres")).await?;
-        execute(
-            &mut primary,
-            &format!("set lock_timeout = '{TEMPLATE_LOCK_TIMEOUT}'"),
-        )
-        .await?;
+        let mut primary = connect(&self.admin_url("postgres")).await?;
         sqlx::query("select pg_advisory_lock(hashtext($1))")
             .bind(name)
             .execute(&mut primary)
@@ -103,7 +99,7 @@ impl Services {
     async fn create(&self, label: &str, template: &str) -> Result<Database> {
         check_name(label)?;
         let name = format!("{label}_{:012x}", fastrand::u64(..1 << 48));
-        let mut primary = PgConnection::connect(&self.admin_url("postgres")).await?;
+        let mut primary = connect(&self.admin_url("postgres")).await?;
         execute(
             &mut primary,
             &format!("create database {name} owner {APP} template {template}"),
@@ -124,10 +120,10 @@ impl Services {
 
     /// Waits until the standby shows all that the primary has written so far.
     async fn wait_for_standby(&self, primary: &mut PgConnection) -> Result<()> {
-        let written: String = sqlx::query_scalar("select pg_current_wal_insert_lsn()::text")
+        let written: String = sqlx::query_scalar("select pg_current_wal_flush_lsn()::text")
             .fetch_one(primary)
             .await?;
-        let mut standby = PgConnection::connect(&self.replica_admin_url("postgres")).await?;
+        let mut standby = connect(&self.replica_admin_url("postgres")).await?;
         let deadline = Instant::now() + REPLAY_TIMEOUT;
         while !has_replayed(&mut standby, &written).await? {
             if Instant::now() >= deadline {
@@ -137,6 +133,13 @@ impl Services {
         }
         Ok(standby.close().await?)
     }
+}
+
+async fn connect(url: &str) -> Result<PgConnection> {
+    let options: PgConnectOptions = url.parse()?;
+    let options = options.options([("statement_timeout", STATEMENT_TIMEOUT)]);
+    let connected = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
+    Ok(connected.context("connect to the stack")??)
 }
 
 async fn template_exists(primary: &mut PgConnection, name: &str) -> Result<bool> {
@@ -195,7 +198,7 @@ static DROPS: LazyLock<mpsc::SyncSender<(String, String)>> = LazyLock::new(|| {
         for (url, statement) in receiver {
             // The stack may be gone already, and the database with it.
             let _ = runtime.block_on(async {
-                let mut connection = PgConnection::connect(&url).await?;
+                let mut connection = connect(&url).await?;
                 execute(&mut connection, &statement).await
             });
         }

@@ -9,8 +9,24 @@ use clap::{Parser, Subcommand};
 use devstack::{STATE_FILE_VARIABLE, Stack};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Postgres (primary and streaming standby) and Redis from installed programs; all gone when this ends.
+const FAULTS: &str = "\
+Faults over HTTP, at the control address that `up` prints; SERVER is primary, standby, redis or upstream:
+  GET    /proxies           lists the proxies and their faults
+  PUT    /proxies/SERVER    sets the list of faults in the body
+  DELETE /proxies/SERVER    clears them
+
+A fault: {\"fault\": FAULT, \"direction\": \"both|to_server|to_client\", \"probability\": 0..1}. FAULT is one of:
+  {\"latency\": {\"delay\": \"200ms\", \"jitter\": \"50ms\"}}   {\"bandwidth\": {\"bytes_per_second\": 10000}}
+  {\"cut\": {\"after_bytes\": 1000}}   {\"slow_close\": {\"delay\": \"2s\"}}   \"black_hole\"   \"reset\"   \"down\"
+
+The upstream's behaviour, at its own address; SERVICE is payments or recommendations:
+  PUT /behaviour/SERVICE    {\"latency\": \"2s\", \"error_rate\": 0.1, \"hang\": false}
+  GET /behaviour            GET /counters";
+
+/// Postgres (primary and streaming standby), Redis and an upstream sandbox, each behind a fault proxy. All of it is
+/// gone when this ends.
 #[derive(Parser)]
+#[command(after_long_help = FAULTS, after_help = "`--help` tells how to set faults.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -58,6 +74,11 @@ async fn stay() -> Result<ExitCode> {
     for (name, value) in command::environment(&stack) {
         println!("export {name}={value}");
     }
+    println!(
+        "# The upstream sandbox is at {}, the control of faults at {}.",
+        stack.upstream_url(),
+        stack.control_url()
+    );
     println!("# {STATE_FILE_VARIABLE} lets tests use this stack. Ctrl-C stops it.");
     std::future::pending().await
 }

@@ -1,6 +1,6 @@
 //! The Redis server of a stack. It keeps nothing: after a restart it is empty.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{guard::Guard, process::Process};
+use crate::{guard::Guard, process::Process, proxy::Proxy};
 
 pub(crate) const PASSWORD: &str = "holdfast";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,6 +22,7 @@ pub struct Redis {
     pub(crate) guard: Arc<Guard>,
     pub(crate) program: PathBuf,
     pub(crate) port: u16,
+    pub(crate) proxy: Arc<Proxy>,
     pub(crate) process: Mutex<Option<Process>>,
 }
 
@@ -30,11 +31,19 @@ impl Redis {
         let mut slot = self.process.lock().await;
         ensure!(slot.is_none(), "redis runs already");
         let port = self.port.to_string();
+        let folder = self.guard.folder().display().to_string();
+        // With the title left alone, `ps` shows which stack the server belongs to.
         let args = [
             "--bind",
             "127.0.0.1",
             "--port",
             &port,
+            "--dir",
+            &folder,
+            "--set-proc-title",
+            "no",
+        ];
+        let storage = [
             "--save",
             "",
             "--appendonly",
@@ -42,22 +51,22 @@ impl Redis {
             "--requirepass",
             PASSWORD,
         ];
-        let process = slot.insert(self.guard.spawn(
-            "redis",
-            &self.program,
-            &args.map(Into::into),
-        )?);
+        let args: Vec<OsString> = args.iter().chain(&storage).map(Into::into).collect();
+        let mut process = self.guard.spawn("redis", &self.program, &args)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let Err(error) = self.ping().await else {
-                return Ok(());
-            };
+            let attempt = self.ping().await;
+            // It may have been another server that answered on the port.
             process.check_alive()?;
+            let Err(error) = attempt else { break };
             if Instant::now() >= deadline {
                 bail!(error.context(format!("redis was not up within {START_TIMEOUT:?}")));
             }
             sleep(START_POLL).await;
         }
+        *slot = Some(process);
+        self.proxy.set_server_gone(false).await;
+        Ok(())
     }
 
     /// Kill -9 of the server. What it held is lost.
@@ -68,6 +77,7 @@ impl Redis {
             .await
             .take()
             .context("redis is not running")?;
+        self.proxy.set_server_gone(true).await;
         process.kill().await
     }
 

@@ -23,6 +23,8 @@ pub struct Services {
     pub(crate) primary: Ports,
     pub(crate) standby: Ports,
     pub(crate) redis: Ports,
+    pub(crate) upstream: Ports,
+    pub(crate) control: u16,
     pub(crate) superuser_password: String,
     pub(crate) state_file: PathBuf,
 }
@@ -88,6 +90,21 @@ impl Services {
         redis_url(self.redis.direct)
     }
 
+    /// The payment provider and recommender as the application reaches them, through the fault proxy.
+    pub fn upstream_url(&self) -> String {
+        http_url(self.upstream.proxied)
+    }
+
+    /// The payment provider and recommender without a proxy between; also where their behaviour is set.
+    pub fn upstream_direct_url(&self) -> String {
+        http_url(self.upstream.direct)
+    }
+
+    /// Where the faults of the proxies are set over HTTP.
+    pub fn control_url(&self) -> String {
+        http_url(self.control)
+    }
+
     /// The file that lets other processes use this stack; `HOLDFAST_DEVSTACK` names it.
     pub fn state_file(&self) -> &Path {
         &self.state_file
@@ -100,4 +117,8 @@ fn postgres_url(role: &str, password: &str, port: u16, database: &str) -> String
 
 fn redis_url(port: u16) -> String {
     format!("redis://default:{}@127.0.0.1:{port}/0", redis::PASSWORD)
+}
+
+fn http_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
 }

@@ -6,12 +6,14 @@ use anyhow::{Context, Result};
 use tokio::sync::Mutex;
 
 use crate::{
-    binaries::{self, PostgresBinaries},
+    binaries,
     guard::Guard,
-    ports,
-    postgres::{Postgres, Template, copy_primary},
+    network::Network,
+    postgres::{Postgres, Template, copy_primary, wait_until_streaming},
+    proxy::{Proxy, Target},
     redis::Redis,
-    services::{Ports, Services},
+    services::Services,
+    upstream::Upstream,
 };
 
 /// A stack that this process started. Dropping it ends all servers and removes what they wrote; so does the end of
@@ -21,6 +23,7 @@ pub struct Stack {
     primary: Postgres,
     standby: Postgres,
     redis: Redis,
+    network: Network,
     guard: Arc<Guard>,
 }
 
@@ -29,38 +32,39 @@ impl Stack {
     pub async fn start() -> Result<Self> {
         let binaries = binaries::find()?;
         let guard = Arc::new(Guard::new()?);
+        let network = Network::start()?;
+        let template = Template::find_or_prepare(&guard, &binaries.postgres).await;
+        let template = template.context("prepare a Postgres cluster")?;
+        let postgres = |name, target| Postgres {
+            guard: Arc::clone(&guard),
+            binaries: binaries.postgres.clone(),
+            name,
+            data: guard.folder().join(name),
+            port: network.ports[&target].direct,
+            superuser_password: template.superuser_password.clone(),
+            proxy: Arc::clone(&network.proxies[&target]),
+            process: Mutex::new(None),
+        };
+        let (primary, standby) = (
+            postgres("primary", Target::Primary),
+            postgres("standby", Target::Standby),
+        );
         let redis = Redis {
             guard: Arc::clone(&guard),
             program: binaries.redis_server,
-            port: ports::free()?,
+            port: network.ports[&Target::Redis].direct,
+            proxy: Arc::clone(&network.proxies[&Target::Redis]),
             process: Mutex::new(None),
         };
-        let (postgres, redis_started) =
-            tokio::join!(start_postgres(&guard, &binaries.postgres), redis.start());
-        let (primary, standby) = postgres?;
-        redis_started?;
-        let services = Services {
-            primary: Ports {
-                direct: primary.port,
-                proxied: primary.port,
-            },
-            standby: Ports {
-                direct: standby.port,
-                proxied: standby.port,
-            },
-            redis: Ports {
-                direct: redis.port,
-                proxied: redis.port,
-            },
-            superuser_password: primary.superuser_password.clone(),
-            state_file: guard.folder().join("stack.json"),
-        };
+        tokio::try_join!(start_postgres(&template, &primary, &standby), redis.start())?;
+        let services = network.services(&template.superuser_password, guard.folder());
         write_state(&services)?;
         Ok(Self {
             services,
             primary,
             standby,
             redis,
+            network,
             guard,
         })
     }
@@ -80,8 +84,17 @@ impl Stack {
         &self.redis
     }
 
+    /// The payment provider and the recommender.
+    pub fn upstream(&self) -> &Upstream {
+        &self.network.upstream
+    }
+
+    /// The fault proxy before one of the servers.
+    pub fn proxy(&self, target: Target) -> &Proxy {
+        &self.network.proxies[&target]
+    }
+
     /// A command that dies with the stack; the program and its arguments are still to be added.
-    #[doc(hidden)]
     pub fn launcher(&self) -> std::process::Command {
         self.guard.launcher()
     }
@@ -102,32 +115,14 @@ impl Drop for Stack {
     }
 }
 
-async fn start_postgres(
-    guard: &Arc<Guard>,
-    binaries: &PostgresBinaries,
-) -> Result<(Postgres, Postgres)> {
-    let template = Template::find_or_prepare(guard, binaries)
-        .await
-        .context("prepare a Postgres cluster")?;
-    let server = |name: &'static str| -> Result<Postgres> {
-        Ok(Postgres {
-            guard: Arc::clone(guard),
-            binaries: binaries.clone(),
-            name,
-            data: guard.folder().join(name),
-            port: ports::free()?,
-            superuser_password: template.superuser_password.clone(),
-            process: Mutex::new(None),
-        })
-    };
-    let (primary, standby) = (server("primary")?, server("standby")?);
-    template.copy_to(&primary.data)?;
+async fn start_postgres(template: &Template, primary: &Postgres, standby: &Postgres) -> Result<()> {
+    template.copy_to(&primary.data).await?;
     primary.start().await?;
-    copy_primary(&primary, &standby.data)
+    copy_primary(primary, &standby.data)
         .await
         .context("copy the primary")?;
     standby.start().await?;
-    Ok((primary, standby))
+    wait_until_streaming(standby).await
 }
 
 /// The file holds the superuser's password, so only the owner may read it.

@@ -4,7 +4,7 @@
 //! Whether a request is traced is decided before its span exists, and both ids are chosen then, so that a
 //! request that is not sampled never touches OpenTelemetry and still logs the trace id it passes on:
 //!
-//! ```ignore
+//! ```text
 //! let incoming = trace::Incoming::parse(req.headers(), sampling);          // sampling = telemetry.sampling()
 //! let span = telemetry::request_span!(incoming, request_id, http.route = field::Empty);
 //! next.run(req).instrument(span).await;

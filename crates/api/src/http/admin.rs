@@ -5,12 +5,14 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRef, State},
+    extract::{DefaultBodyLimit, FromRef, FromRequestParts, State},
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{
     Config,
@@ -55,7 +57,7 @@ pub fn spawn(state: AdminState) -> io::Result<SocketAddr> {
     };
     let server = {
         let _entered = runtime.enter();
-        Server::bind(Arc::new(config), router(state), Drain::new())?
+        Server::bind(Arc::new(config), router(state), Drain::default())?
     };
     let address = server.local_addr()?;
     std::thread::Builder::new()
@@ -86,25 +88,14 @@ async fn metrics(State(metrics): State<Arc<telemetry::metrics::Metrics>>) -> Api
 
 /// The state of the process and of everything it depends on, for people and scripts.
 async fn status(State(state): State<AdminState>) -> Json<Value> {
-    let checks: Vec<_> = state
-        .app
-        .checks()
-        .into_iter()
-        .map(|check| {
-            json!({
-                "name": check.name,
-                "healthy": check.healthy,
-                "checked_ms_ago": check.age.map(|age| age.as_millis()),
-                "error": check.error,
-            })
-        })
-        .collect();
+    let redis = state.app.redis.status();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "log_level": state.log_level.get(),
         "runtime_stalled_ms": state.app.health.stalled_for().as_millis(),
         "schema_is_current": state.app.schema_is_current(),
-        "dependencies": checks,
+        "postgres": state.app.cluster.status(),
+        "redis": { "healthy": redis.healthy, "checked_ago": redis.age, "error": redis.error },
     }))
 }
 
@@ -114,6 +105,7 @@ async fn log_level(State(log_level): State<telemetry::LogLevel>) -> String {
 
 /// Changes what is logged from now on; the body is a filter such as `info,data=debug`.
 async fn set_log_level(
+    _: Operator,
     State(log_level): State<telemetry::LogLevel>,
     filter: String,
 ) -> ApiResult<String> {
@@ -126,4 +118,27 @@ async fn set_log_level(
     })?;
     tracing::info!(filter = filter.trim(), "the log level was changed");
     Ok(log_level.get())
+}
+
+/// A caller who may change something: it has the token, or there is none and only this host can call.
+struct Operator;
+
+impl FromRequestParts<AdminState> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> ApiResult<Self> {
+        let config = state.app.health.config();
+        let Some(token) = &config.token else {
+            let refusal = "set admin.token to change anything through a listener that other hosts can reach";
+            return if config.listen.ip().is_loopback() { Ok(Self) } else { Err(ApiError::Forbidden(refusal)) };
+        };
+        let presented = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let presented = presented.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        // Digests are compared, so that the time it takes says nothing about the token.
+        if Sha256::digest(presented) == Sha256::digest(token.expose_secret()) {
+            return Ok(Self);
+        }
+        tracing::warn!(target: "audit", event = "admin_change_refused");
+        Err(ApiError::Forbidden("send the admin token as Authorization: Bearer"))
+    }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use garde::Validate;
-use serde::{Deserialize, Serialize};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The public listener: `http.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -91,6 +92,10 @@ impl Default for Config {
 pub struct AdminConfig {
     /// Address and port of the admin listener. Never reachable from outside the cluster.
     pub listen: SocketAddr,
+    /// What changes anything here must carry as `Authorization: Bearer …`. Without it changes are accepted only while
+    /// `listen` is a loopback address.
+    #[serde(serialize_with = "masked")]
+    pub token: Option<SecretString>,
     /// Open connections.
     #[garde(range(min = 1, max = 10_000))]
     pub connections_max: usize,
@@ -102,8 +107,8 @@ pub struct AdminConfig {
     pub required: Vec<String>,
 }
 
-fn known_dependency(name: &String, _: &()) -> garde::Result {
-    if ["postgres", "postgres-primary", "redis"].contains(&name.as_str()) {
+fn known_dependency(name: &str, _: &()) -> garde::Result {
+    if ["postgres", "postgres-primary", "redis"].contains(&name) {
         return Ok(());
     }
     Err(garde::Error::new(
@@ -111,10 +116,15 @@ fn known_dependency(name: &String, _: &()) -> garde::Result {
     ))
 }
 
+fn masked<S: Serializer>(token: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    token.as_ref().map(|_| "********").serialize(serializer)
+}
+
 impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+            token: None,
             connections_max: 256,
             stall_timeout: Duration::from_secs(5),
             required: vec!["postgres".to_owned()],

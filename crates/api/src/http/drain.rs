@@ -8,9 +8,10 @@ use std::sync::{
 use tokio::sync::watch;
 
 /// The phases of a listener's life, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Phase {
     /// Accepting and answering.
+    #[default]
     Serving,
     /// Still accepting and answering, while every answer asks the client to go elsewhere.
     LameDuck,
@@ -19,10 +20,10 @@ pub enum Phase {
 }
 
 /// Moves a listener through its phases. Clones move and see the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Drain(Arc<Shared>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     phase: watch::Sender<Phase>,
     unfinished: AtomicUsize,
@@ -39,14 +40,6 @@ impl Drop for Pending {
 }
 
 impl Drain {
-    pub fn new() -> Self {
-        let phase = watch::Sender::new(Phase::Serving);
-        Self(Arc::new(Shared {
-            phase,
-            unfinished: AtomicUsize::new(0),
-        }))
-    }
-
     /// Counts a connection until the returned guard goes.
     pub fn begin(&self) -> Pending {
         self.0.unfinished.fetch_add(1, Ordering::Relaxed);

@@ -109,7 +109,7 @@ fn finish(response: &mut Response, id: &RequestId) -> Option<Arc<ApiError>> {
     error
 }
 
-/// [`finish`] for a router without this layer.
+/// `finish` for a router without this layer.
 pub async fn write_problem(mut response: Response<Body>) -> Response<Body> {
     finish(
         &mut response,

@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(MISCONFIGURED);
         }
     };
-    match run(role, loaded) {
+    match run(role, &loaded) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("holdfast: {error:#}");
@@ -73,17 +73,17 @@ pub fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(role: Role, loaded: Loaded<Settings>) -> anyhow::Result<ExitCode> {
+async fn run(role: Role, loaded: &Loaded<Settings>) -> anyhow::Result<ExitCode> {
     // Before anything slow: a signal that comes while the process starts is an order like any other.
     let signals = Signals::install().context("cannot install signal handlers")?;
     // One TLS provider for every client; with two in the tree rustls could not choose by itself.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match role {
-        Role::Serve => serve::run(&loaded, signals).await,
-        Role::Work => work::run(&loaded, signals).await,
+        Role::Serve => serve::run(loaded, signals).await,
+        Role::Work => work::run(loaded, signals).await,
         Role::Migrate => migrate::run(&loaded.settings, signals).await,
-        Role::CheckConfig => check_config::run(&loaded),
+        Role::CheckConfig => check_config::run(loaded),
         Role::Healthcheck(args) => healthcheck::run(&args, &loaded.settings).await,
-        Role::Seed(args) => seed::run(&args, &loaded).await,
+        Role::Seed(args) => seed::run(&args, loaded).await,
     }
 }

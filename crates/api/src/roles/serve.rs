@@ -20,7 +20,7 @@ use crate::{
 pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<ExitCode> {
     let mut process = Process::start(loaded, signals)?;
     let config = Arc::clone(&process.state.http);
-    let drain = Drain::new();
+    let drain = Drain::default();
     let router = crate::router(process.state.clone(), process.observe.clone());
     let server = Server::bind(Arc::clone(&config), router, drain.clone())
         .with_context(|| format!("cannot listen on http.listen = {}", config.listen))?;

@@ -1,4 +1,5 @@
-//! What holds for the whole process and the whole workspace.
+//! What holds for the whole process.
+#![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
 mod collector;
 mod config;
@@ -10,5 +11,4 @@ mod service;
 mod shutdown;
 mod slow_clients;
 mod telemetry;
-mod walls;
 mod wire;

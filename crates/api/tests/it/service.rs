@@ -226,6 +226,10 @@ struct Logs {
 }
 
 impl Logs {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with the process it follows"
+    )]
     fn follow(&self, output: impl AsyncRead + Unpin + Send + 'static) {
         let lines = Arc::clone(&self.lines);
         tokio::spawn(async move {

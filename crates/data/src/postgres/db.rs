@@ -17,6 +17,30 @@ pub struct Db {
 }
 
 /// Runs queries that change nothing, on a replica if there is a healthy one. The session is read-only there too.
+///
+/// It cannot write: it runs no statement without an answer, and opens no transaction.
+/// ```compile_fail,E0599
+/// # async fn example(db: data::postgres::Db) {
+/// let _ = db.read().execute(|| sqlx::query("delete from products")).await;
+/// # }
+/// ```
+/// Nor does it pass for a `Writer` where a store function asks for one.
+/// ```compile_fail,E0308
+/// # use data::postgres::{Db, Writer};
+/// async fn delete(writer: &Writer) {}
+/// # async fn example(db: Db) {
+/// delete(&db.read()).await;
+/// # }
+/// ```
+/// With `write` in the place of `read` both compile.
+/// ```
+/// # use data::postgres::{Db, Writer};
+/// async fn delete(writer: &Writer) {}
+/// # async fn example(db: Db) {
+/// let _ = db.write().execute(|| sqlx::query("delete from products")).await;
+/// delete(&db.write()).await;
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reader {
     cluster: Cluster,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::node::Role;
 use crate::Error;
 
 /// The kinds of failure that are treated differently somewhere.
@@ -21,6 +22,8 @@ pub(super) enum Cause {
     Cancelled,
     #[error("the connection was lost")]
     Lost,
+    #[error("the session may not write")]
+    ReadOnly,
     #[error("another transaction was in the way")]
     Conflict,
     #[error("a constraint refused the statement")]
@@ -43,6 +46,7 @@ impl Cause {
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
+            Self::ReadOnly => "read_only",
             Self::Conflict => "conflict",
             Self::Constraint => "constraint",
             Self::Statement => "statement",
@@ -58,9 +62,9 @@ impl Cause {
         )
     }
 
-    /// Whether the failure says something about the node's health. A full pool or an impatient caller does not.
+    /// Whether a statement that failed so says something about the node's health. An impatient caller does not.
     pub(super) fn blames_the_node(self) -> bool {
-        matches!(self, Self::Connect | Self::Timeout | Self::Lost)
+        matches!(self, Self::Timeout | Self::Lost)
     }
 
     /// Whether another node may well answer the same read.
@@ -73,7 +77,11 @@ impl Cause {
             | Self::Cancelled
             | Self::Lost
             | Self::Conflict => true,
-            Self::Deadline | Self::Constraint | Self::Statement | Self::Unreadable => false,
+            Self::Deadline
+            | Self::ReadOnly
+            | Self::Constraint
+            | Self::Statement
+            | Self::Unreadable => false,
         }
     }
 }
@@ -104,6 +112,18 @@ impl From<sqlx::Error> for Failure {
 }
 
 impl Failure {
+    /// The same failure as seen from the node. A primary that refuses to write was demoted, and a new connection may lead
+    /// to its successor. A replica that does so was given a write: a bug, and by no means one to repeat on the primary.
+    pub(super) fn on(mut self, role: Role) -> Self {
+        if self.cause == Cause::ReadOnly {
+            self.cause = match role {
+                Role::Primary => Cause::Lost,
+                Role::Replica => Cause::Statement,
+            };
+        }
+        self
+    }
+
     /// The same failure in the crate's terms. `dependency` names the node's role.
     pub(super) fn into_error(self, dependency: &'static str) -> Error {
         match (self.cause, self.source) {
@@ -145,10 +165,11 @@ fn classify(error: &sqlx::Error) -> Cause {
     match error.code().as_deref().unwrap_or_default() {
         "57014" | "55P03" => Cause::Cancelled,
         "40001" | "40P01" => Cause::Conflict,
-        // The server ends the session: shutdown, crash of a neighbour, idle in transaction, no slot left, demoted to a standby.
-        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | "53300" | "25006" => {
+        // The server ends the session: shutdown, crash of a neighbour, idle in transaction, no slot left.
+        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | "53300" => {
             Cause::Lost
         }
+        "25006" => Cause::ReadOnly,
         // A migration changed the type of a prepared statement's result; a new connection prepares it afresh.
         "0A000" if is_stale_plan(error.as_ref()) => Cause::Lost,
         code if code.starts_with("08") => Cause::Lost,

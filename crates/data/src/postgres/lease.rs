@@ -69,7 +69,8 @@ impl Lease {
         let started = Instant::now();
         let answer = limit
             .bound(async { Ok(exchange.run(&mut connection.inner).await?) })
-            .await;
+            .await
+            .map_err(|failure| failure.on(self.node.role));
         self.node
             .metrics
             .statement
@@ -119,7 +120,9 @@ impl Lease {
         {
             self.node.retire(connection);
         }
-        if cause.blames_the_node() {
+        // A pooled connection may have died long ago; only a new one tells how the node is now.
+        let is_old_news = cause == Cause::Lost && self.is_reused();
+        if cause.blames_the_node() && !is_old_news {
             self.node.failed(cause.label());
         }
     }

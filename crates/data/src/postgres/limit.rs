@@ -23,6 +23,14 @@ impl Limit {
         .within(budget)
     }
 
+    /// `budget` from now, whatever the request's deadline.
+    pub(super) fn after(budget: Duration) -> Self {
+        Self {
+            at: Instant::now() + budget,
+            at_deadline: Cause::Timeout,
+        }
+    }
+
     /// The same limit, and at most `budget` from now.
     pub(super) fn within(self, budget: Duration) -> Self {
         let at = Instant::now() + budget;

@@ -1,10 +1,13 @@
 //! One Postgres server: its pool, its health, its instruments.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use deadpool::managed::{PoolError, QueueMode, TimeoutType, Timeouts};
+use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode, TimeoutType, Timeouts};
 use sqlx::postgres::PgConnectOptions;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::failure::{Cause, Failure};
@@ -14,6 +17,10 @@ use super::limit::Limit;
 use super::metrics::{Instruments, NodeInstruments};
 use super::pool::{Connection, Opener, Pool, session_options};
 use super::rows::Exchange;
+
+/// So many connections are opened at once. A handshake costs both sides milliseconds of CPU, and sqlx lets other tasks run
+/// hundreds of times during one: many at once make each other late, until all of them time out.
+const OPENINGS_MAX: usize = 2;
 
 /// What a node is configured to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -43,7 +50,11 @@ pub(super) struct Node {
     pub(super) pool: Pool,
     pub(super) health: Health,
     pub(super) metrics: NodeInstruments,
-    timeouts: Timeouts,
+    acquire_timeout: Duration,
+    /// Turns to open a connection.
+    openings: Arc<Semaphore>,
+    /// Connections being opened. Each ends within the connect timeout.
+    tasks: TaskTracker,
 }
 
 impl Node {
@@ -60,18 +71,21 @@ impl Node {
             Role::Primary => config.primary_connections_max,
             Role::Replica => config.replica_connections_max,
         };
-        let pool = Pool::builder(Opener::new(options, config))
-            .max_size(connections_max)
+        let limits = PoolConfig {
+            max_size: connections_max,
+            timeouts: Timeouts {
+                wait: Some(config.acquire_timeout),
+                create: Some(config.connect_timeout),
+                recycle: None,
+            },
             // The last one returned is taken first, so that a quiet pool grows idle ones old enough to be closed.
-            .queue_mode(QueueMode::Lifo)
+            queue_mode: QueueMode::Lifo,
+        };
+        let pool = Pool::builder(Opener::new(options, config))
+            .config(limits)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .expect("a runtime is given, the only thing the builder asks for");
-        let timeouts = Timeouts {
-            wait: Some(config.acquire_timeout),
-            create: Some(config.connect_timeout),
-            recycle: None,
-        };
         let metrics = metrics.node(&name, role);
         Arc::new(Self {
             name,
@@ -79,7 +93,9 @@ impl Node {
             pool,
             health: Health::default(),
             metrics,
-            timeouts,
+            acquire_timeout: config.acquire_timeout,
+            openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
+            tasks: TaskTracker::new(),
         })
     }
 
@@ -123,43 +139,70 @@ impl Node {
         Ok(lease)
     }
 
-    /// Takes a connection out of the pool, or opens one.
+    /// A connection for the caller, within the limit.
     async fn lease(self: &Arc<Self>, limit: Limit) -> Result<Lease, Failure> {
-        let left = limit.remaining()?;
+        limit.remaining()?;
         // Held until the connection is there: whoever gets one and a good answer brings the node back for all.
         let _trial = match self.health.is_up() {
             true => None,
             false => Some(self.health.trial().ok_or(Cause::Down)?),
         };
         let started = Instant::now();
-        let timeouts = Timeouts {
-            wait: self.timeouts.wait.map(|wait| wait.min(left)),
-            ..self.timeouts
-        };
-        let outcome = limit
-            .bound(async { self.pool.timeout_get(&timeouts).await.map_err(open_failure) })
-            .await;
+        let outcome = limit.bound(self.idle_or_new()).await;
         self.metrics.wait.observe(started.elapsed().as_secs_f64());
         match outcome {
             Ok(connection) => Ok(Lease::new(connection, self.clone())),
-            Err(failure) => Err(self.lease_failed(failure, limit)),
+            Err(failure) if matches!(failure.cause, Cause::Timeout | Cause::Exhausted) => {
+                self.metrics.timeouts.inc();
+                Err(Cause::Exhausted.into())
+            }
+            Err(failure) => Err(failure),
         }
     }
 
-    fn lease_failed(&self, failure: Failure, limit: Limit) -> Failure {
-        if failure.cause == Cause::Exhausted {
-            self.metrics.timeouts.inc();
-            // The wait was cut to what the deadline left.
-            return limit
-                .remaining()
-                .err()
-                .filter(|passed| passed.cause == Cause::Deadline)
-                .unwrap_or(failure);
+    /// Takes an idle connection or opens one. Opening goes on when the caller gives up, and the connection goes to the pool:
+    /// otherwise callers with little time would never see the end of a slow handshake, nor fill an empty pool.
+    async fn idle_or_new(self: &Arc<Self>) -> Result<Object<Opener>, Failure> {
+        if !self.must_open() {
+            return self.take().await;
         }
-        if failure.cause.blames_the_node() {
-            self.failed(failure.cause.label());
+        let turn = timeout(self.acquire_timeout, self.openings.clone().acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
+            return Err(Cause::Exhausted.into());
+        };
+        // Meanwhile another may have been opened or returned.
+        if !self.must_open() {
+            return self.take().await;
         }
-        failure
+        let node = self.clone();
+        let opening = self.tasks.spawn(async move {
+            let _turn = turn;
+            node.take().await
+        });
+        opening.await.unwrap_or_else(|_| Err(Cause::Connect.into()))
+    }
+
+    fn must_open(&self) -> bool {
+        let status = self.pool.status();
+        status.available == 0 && status.size < status.max_size
+    }
+
+    async fn take(&self) -> Result<Object<Opener>, Failure> {
+        match self.pool.get().await {
+            Ok(connection) => Ok(connection),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(Cause::Exhausted.into()),
+            Err(error) => {
+                self.failed(Cause::Connect.label());
+                let source = match error {
+                    PoolError::Backend(error) => Some(error),
+                    _ => None,
+                };
+                Err(Failure {
+                    cause: Cause::Connect,
+                    source,
+                })
+            }
+        }
     }
 
     /// Notes a good answer.
@@ -216,19 +259,5 @@ impl Node {
     pub(super) fn load(&self) -> usize {
         let status = self.pool.status();
         status.size - status.available + status.waiting
-    }
-}
-
-fn open_failure(error: PoolError<sqlx::Error>) -> Failure {
-    match error {
-        PoolError::Timeout(TimeoutType::Wait) => Cause::Exhausted.into(),
-        PoolError::Backend(error) => Failure {
-            cause: Cause::Connect,
-            source: Some(error),
-        },
-        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
-        | PoolError::Closed
-        | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(_) => Cause::Connect.into(),
     }
 }

@@ -115,8 +115,7 @@ impl Writer {
     /// Bounded by a time of its own, because the deadline may be why there is something to roll back. A failure closes the
     /// connection, which rolls back too.
     async fn roll_back(&self, mut lease: Lease) {
-        let budget = self.cluster.0.config.acquire_timeout;
-        let limit = Limit::new(Instant::now() + budget, budget);
+        let limit = Limit::after(self.cluster.0.config.acquire_timeout);
         if let Err(failure) = lease.roll_back(limit).await {
             tracing::debug!(
                 reason = failure.cause.label(),

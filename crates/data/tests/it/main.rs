@@ -1,4 +1,4 @@
-//! The data layer on real servers: one binary, one file per part.
+//! The data layer on real servers, and on servers that are frozen, killed and cut off: one binary, one file per part.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,6 +6,7 @@
 )]
 
 mod cache;
+mod postgres;
 mod redis;
 mod redis_server;
 mod sessions;

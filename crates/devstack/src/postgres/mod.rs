@@ -6,7 +6,7 @@ mod template;
 
 pub use server::Postgres;
 
-pub(crate) use standby::copy_primary;
+pub(crate) use standby::{copy_primary, wait_until_streaming};
 pub(crate) use template::Template;
 
 /// The role applications connect as, its password, and the database made for `make run`.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::SUPERUSER;
-use crate::{binaries::PostgresBinaries, guard::Guard, process::Process};
+use crate::{binaries::PostgresBinaries, guard::Guard, process::Process, proxy::Proxy};
 
 /// How long a server may take to accept connections; recovery after a kill is part of it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +29,7 @@ pub struct Postgres {
     pub(crate) data: PathBuf,
     pub(crate) port: u16,
     pub(crate) superuser_password: String,
+    pub(crate) proxy: Arc<Proxy>,
     pub(crate) process: Mutex<Option<Process>>,
 }
 
@@ -43,17 +44,15 @@ impl Postgres {
             "-p".into(),
             self.port.to_string().into(),
         ];
-        let process = slot.insert(self.guard.spawn(
-            self.name,
-            &self.binaries.program("postgres"),
-            &args,
-        )?);
+        let mut process = self
+            .guard
+            .spawn(self.name, &self.binaries.program("postgres"), &args)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let Err(error) = self.connect().await else {
-                return Ok(());
-            };
+            let attempt = self.connect().await.map(drop);
+            // It may have been another server that answered on the port.
             process.check_alive()?;
+            let Err(error) = attempt else { break };
             if Instant::now() >= deadline {
                 bail!(error.context(format!(
                     "the {} was not up within {START_TIMEOUT:?}",
@@ -62,6 +61,9 @@ impl Postgres {
             }
             sleep(START_POLL).await;
         }
+        *slot = Some(process);
+        self.proxy.set_server_gone(false).await;
+        Ok(())
     }
 
     /// Kill -9 of the server and all its backends, as a power cut would end them.
@@ -72,6 +74,7 @@ impl Postgres {
             .await
             .take()
             .with_context(|| self.not_running())?;
+        self.proxy.set_server_gone(true).await;
         process.kill().await
     }
 

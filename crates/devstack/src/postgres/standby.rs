@@ -4,14 +4,19 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use sqlx::Connection;
+use tokio::time::{Instant, sleep};
 
 use super::{Postgres, SUPERUSER};
 
 /// The physical slot, which keeps the primary from dropping WAL that a stopped standby still needs.
 const SLOT: &str = "standby";
+const STREAMING_TIMEOUT: Duration = Duration::from_secs(30);
+const STREAMING_POLL: Duration = Duration::from_millis(10);
 
 /// Copies the running primary into `data`; the copy is set up to stream from it through a slot of its own.
 pub(crate) async fn copy_primary(primary: &Postgres, data: &Path) -> Result<()> {
@@ -39,6 +44,24 @@ pub(crate) async fn copy_primary(primary: &Postgres, data: &Path) -> Result<()> 
         .guard
         .run(&primary.binaries.program("pg_basebackup"), &args, None)
         .await
+}
+
+/// A standby accepts connections a little before it streams.
+pub(crate) async fn wait_until_streaming(standby: &Postgres) -> Result<()> {
+    let mut connection = standby.connect().await?;
+    let deadline = Instant::now() + STREAMING_TIMEOUT;
+    let sql = "select exists (select from pg_stat_wal_receiver where status = 'streaming')";
+    while !sqlx::query_scalar::<_, bool>(sql)
+        .fetch_one(&mut connection)
+        .await?
+    {
+        ensure!(
+            Instant::now() < deadline,
+            "the standby does not stream after {STREAMING_TIMEOUT:?}"
+        );
+        sleep(STREAMING_POLL).await;
+    }
+    Ok(connection.close().await?)
 }
 
 /// A password on the command line could be read by every user of the machine.

@@ -22,22 +22,27 @@ listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = 300
 shared_buffers = 256MB
+# Else a killed server leaves its segments in /dev/shm.
+dynamic_shared_memory_type = mmap
 fsync = off
 full_page_writes = off
 synchronous_commit = on
 wal_level = logical
-max_wal_size = 2GB
+max_wal_size = 512MB
 max_wal_senders = 20
 max_replication_slots = 20
 hot_standby = on
 # A reader on the standby is not cancelled because the primary vacuumed.
 hot_standby_feedback = on
 wal_receiver_status_interval = 1s
+wal_retrieve_retry_interval = 500ms
 wal_retrieve_retry_interval = 100ms
 log_line_prefix = '%m [%p] %q%u@%d '
 log_checkpoints = off
 timezone = 'UTC'
 ";
+/// SCRAM costs a client without optimisation some 50 ms of CPU a connection. Nobody else hears the loopback interface.
+const AUTHENTICATION: &str = "--auth=password";
 const STATEMENT_STATISTICS: &str = "shared_preload_libraries = 'pg_stat_statements'\n";
 
 /// Where prepared clusters are kept.
@@ -56,21 +61,25 @@ impl Template {
         guard: &Guard,
         binaries: &PostgresBinaries,
     ) -> Result<Self> {
-        let cached = cache_folder()?.join(name(guard, binaries));
-        if !cached.exists() {
-            let prepared = prepare(guard, binaries).await?;
-            keep(&prepared, &cached)?;
-        }
-        let superuser_password = fs::read_to_string(password_file(&cached))?;
+        let folder = match cache_folder().map(|cache| cache.join(name(guard, binaries))) {
+            Some(cached) if cached.exists() => cached,
+            Some(cached) => {
+                let prepared = prepare(guard, binaries).await?;
+                // Without a writable cache every stack prepares its own, which is only slower.
+                keep(&prepared, &cached).await.map_or(prepared, |()| cached)
+            }
+            None => prepare(guard, binaries).await?,
+        };
+        let superuser_password = fs::read_to_string(password_file(&folder))?;
         Ok(Self {
-            folder: cached,
+            folder,
             superuser_password,
         })
     }
 
     /// Copies the cluster to `data`.
-    pub(crate) fn copy_to(&self, data: &Path) -> Result<()> {
-        copy(&self.folder.join("data"), data)
+    pub(crate) async fn copy_to(&self, data: &Path) -> Result<()> {
+        copy(&self.folder.join("data"), data).await
     }
 }
 
@@ -79,6 +88,7 @@ fn name(guard: &Guard, binaries: &PostgresBinaries) -> String {
     let mut hasher = DefaultHasher::new();
     (
         SETTINGS,
+        AUTHENTICATION,
         STATEMENT_STATISTICS,
         bootstrap(true),
         binaries.program("postgres"),
@@ -92,12 +102,10 @@ fn name(guard: &Guard, binaries: &PostgresBinaries) -> String {
     )
 }
 
-fn cache_folder() -> Result<PathBuf> {
+fn cache_folder() -> Option<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let base = base.or_else(|| env::home_dir().map(|home| home.join(".cache")));
-    Ok(base
-        .context("neither XDG_CACHE_HOME nor HOME is set")?
-        .join(CACHE_FOLDER))
+    Some(base?.join(CACHE_FOLDER))
 }
 
 fn password_file(folder: &Path) -> PathBuf {
@@ -116,7 +124,7 @@ async fn prepare(guard: &Guard, binaries: &PostgresBinaries) -> Result<PathBuf> 
         "--no-instructions".into(),
         "--no-locale".into(),
         "--encoding=UTF8".into(),
-        "--auth=scram-sha-256".into(),
+        AUTHENTICATION.into(),
         "--username".into(),
         SUPERUSER.into(),
         "--pwfile".into(),
@@ -182,11 +190,11 @@ fn write(guard: &Guard, path: &Path, text: &str) -> Result<()> {
 }
 
 /// Another process may be keeping the same template just now; the rename lets one of them win.
-fn keep(prepared: &Path, cached: &Path) -> Result<()> {
+async fn keep(prepared: &Path, cached: &Path) -> Result<()> {
     let parent = cached.parent().context("the cache folder has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     let unfinished = cached.with_extension(format!("{:08x}", fastrand::u32(..)));
-    copy(prepared, &unfinished)?;
+    copy(prepared, &unfinished).await?;
     match fs::rename(&unfinished, cached) {
         Err(_) if cached.exists() => Ok(fs::remove_dir_all(&unfinished)?),
         result => Ok(result?),
@@ -194,11 +202,12 @@ fn keep(prepared: &Path, cached: &Path) -> Result<()> {
 }
 
 /// `cp` keeps owners and modes, and shares blocks where the file system can.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let status = std::process::Command::new("cp")
+async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = tokio::process::Command::new("cp")
         .arg("-Rp")
         .args([from, to])
-        .status()?;
+        .status()
+        .await?;
     anyhow::ensure!(
         status.success(),
         "cp {} {} failed",

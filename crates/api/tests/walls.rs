@@ -1,7 +1,8 @@
-//! The walls between the crates, checked against what each `Cargo.toml` says. A crate without a line in [`WALLS`]
-//! fails, so that a new one states its place first.
+//! The walls between the crates, checked against what each `Cargo.toml` says, and the one inside each feature. A crate
+//! without a line in [`WALLS`] fails, so that a new one states its place first. A binary of its own, because it needs
+//! nothing of the service and answers before that is built.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -95,6 +96,49 @@ fn tests_use_no_other_crate_of_the_workspace_than_devstack() {
         breaches(|_, used, kind| members.contains(&used) && kind == "dev" && used != "devstack");
 
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn a_feature_holds_its_sql_in_its_store() {
+    let features = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/features");
+
+    let mut elsewhere = Vec::new();
+    let stores = files_with("sqlx::", &features, &mut elsewhere);
+
+    let reason = "the plan test and a reader look for statements in one place";
+    assert!(
+        elsewhere.is_empty(),
+        "SQL belongs into store.rs, because {reason}: {elsewhere:?}"
+    );
+    assert!(
+        stores > 0,
+        "no store was found below {}",
+        features.display()
+    );
+}
+
+/// Counts the stores below `folder` that hold `needle`, and collects the other files that do.
+fn files_with(needle: &str, folder: &Path, elsewhere: &mut Vec<String>) -> usize {
+    let mut stores = 0;
+    for entry in fs::read_dir(folder).expect("a folder of the sources") {
+        let path = entry.expect("a file of the sources").path();
+        if path.is_dir() {
+            stores += files_with(needle, &path, elsewhere);
+        } else if fs::read_to_string(&path)
+            .expect("a text file")
+            .contains(needle)
+        {
+            let is_store = path
+                .file_name()
+                .is_some_and(|name| name == "store.rs" || name == "http_tests.rs");
+            if is_store {
+                stores += 1;
+            } else {
+                elsewhere.push(path.display().to_string());
+            }
+        }
+    }
+    stores
 }
 
 /// One sentence for each dependency that `forbidden(wall, dependency, kind)` refuses.

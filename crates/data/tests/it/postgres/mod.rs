@@ -1,0 +1,11 @@
+//! Postgres: the pool, the choice between the nodes, transactions, migrations.
+
+mod faults;
+mod load;
+mod migrations;
+mod pool;
+mod rig;
+mod round_trips;
+mod routing;
+mod transactions;
+mod wire;

@@ -1,0 +1,126 @@
+//! Which node gets a statement.
+
+use data::Error;
+use secrecy::SecretString;
+use sqlx::Executor as _;
+
+use super::rig::{Rig, in_recovery, until};
+
+#[tokio::test]
+async fn reads_go_to_the_standby_and_writes_to_the_primary() {
+    let rig = Rig::shared(|_| {}).await;
+
+    let read = rig.reader().fetch_one(in_recovery).await.unwrap();
+    let write = rig.writer().fetch_one(in_recovery).await.unwrap();
+    let read_after_write = rig.writer().reader().fetch_one(in_recovery).await.unwrap();
+
+    assert_eq!((read, write, read_after_write), (true, false, false));
+}
+
+#[tokio::test]
+async fn a_reader_is_refused_by_the_server_when_its_query_writes() {
+    let rig = Rig::shared(|config| {
+        // Even where the server itself could write.
+        config.replica_urls = vec![config.primary_url.clone()];
+    });
+    let rig = rig.await;
+    rig.admin()
+        .await
+        .execute("create table notes (id int); alter table notes owner to holdfast")
+        .await
+        .unwrap();
+
+    let written = rig
+        .reader()
+        .fetch_one(|| sqlx::query_scalar::<_, i32>("insert into notes values (1) returning id"))
+        .await;
+    let count = rig
+        .reader()
+        .fetch_one(|| sqlx::query_scalar::<_, i64>("select count(*) from notes"))
+        .await;
+
+    assert!(matches!(written, Err(Error::Statement(_))), "{written:?}");
+    assert_eq!(count.unwrap(), 0);
+    assert!(rig.replica().healthy);
+}
+
+#[tokio::test]
+async fn a_read_that_conflicts_with_the_replay_is_answered_by_the_primary() {
+    let rig = Rig::shared(|config| config.replica_urls = vec![config.primary_url.clone()]).await;
+    let mut admin = rig.admin().await;
+    // Stands for a standby that cancels a query because it must replay a vacuum.
+    let create = "create function conflict_on_replicas() returns text language plpgsql as $$ begin
+        if current_setting('default_transaction_read_only') = 'on' then raise exception 'conflict' using errcode = '40001'; end if;
+        return 'answered'; end $$";
+    admin.execute(create).await.unwrap();
+
+    let answer = rig
+        .reader()
+        .fetch_one(|| sqlx::query_scalar::<_, String>("select conflict_on_replicas()"))
+        .await;
+
+    assert_eq!(answer.unwrap(), "answered");
+    assert_eq!(
+        rig.metric(r#"reads_on_primary_total{reason="conflict"}"#),
+        1.0
+    );
+}
+
+#[tokio::test]
+async fn a_standby_that_is_not_there_costs_no_failed_read_and_is_soon_left_alone() {
+    let rig = Rig::shared(|config| {
+        config.replica_urls = vec![SecretString::from(
+            "postgres://holdfast:holdfast@127.0.0.1:1/holdfast",
+        )];
+    });
+    let rig = rig.await;
+
+    for _ in 0..10 {
+        assert!(!rig.reader().fetch_one(in_recovery).await.unwrap());
+    }
+
+    assert!(!rig.replica().healthy);
+    assert_eq!(
+        rig.metric(r#"reads_on_primary_total{reason="connect"}"#),
+        3.0
+    );
+    assert_eq!(rig.metric(r#"reads_on_primary_total{reason="down"}"#), 7.0);
+}
+
+#[tokio::test]
+async fn the_check_sees_role_schema_and_lag_of_each_node() {
+    let mut rig = Rig::shared(|_| {}).await;
+    let before = rig.cluster.schema_version();
+
+    rig.watch();
+    until("both nodes were seen", async || {
+        rig.cluster
+            .status()
+            .iter()
+            .all(|node| node.checked_ago.is_some())
+    })
+    .await;
+
+    assert_eq!(before, None);
+    assert_eq!(
+        rig.cluster.schema_version(),
+        Some(data::migrate::expected())
+    );
+    assert_eq!(
+        (rig.primary().in_recovery, rig.replica().in_recovery),
+        (Some(false), Some(true))
+    );
+    assert!(rig.primary().healthy && rig.replica().healthy);
+    assert!(rig.replica().lag.is_some() && rig.primary().lag.is_none());
+}
+
+#[tokio::test]
+async fn a_standby_given_as_the_primary_is_reported_and_takes_no_writes() {
+    let mut rig = Rig::shared(|config| config.primary_url = config.replica_urls[0].clone()).await;
+
+    rig.watch();
+    until("the mistake is seen", async || !rig.primary().healthy).await;
+
+    let error = rig.primary().error.unwrap_or_default();
+    assert!(error.contains("in recovery"), "{error}");
+}

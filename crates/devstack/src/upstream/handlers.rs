@@ -1,0 +1,107 @@
+//! The sandbox's routes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Behaviour, Counters, Upstream, UpstreamService,
+    payments::{NewPayment, Outcome},
+};
+
+const RECOMMENDATIONS: i64 = 5;
+
+type Shared = State<Arc<Upstream>>;
+
+pub(super) fn router(upstream: Arc<Upstream>) -> Router {
+    Router::new()
+        .route("/payments", post(create_payment))
+        .route("/recommendations", get(list_recommendations))
+        .route("/behaviour", get(list_behaviour))
+        .route("/behaviour/{service}", put(set_behaviour))
+        .route("/counters", get(list_counters))
+        .with_state(upstream)
+}
+
+/// 201 for a new payment, 200 for one that the same `Idempotency-Key` made before.
+async fn create_payment(
+    State(upstream): Shared,
+    headers: HeaderMap,
+    Json(request): Json<NewPayment>,
+) -> Response {
+    if !upstream.payments.admit() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let key = headers
+        .get("idempotency-key")
+        .and_then(|value| value.to_str().ok());
+    let outcome = upstream.made.authorise(key, request);
+    if matches!(outcome, Outcome::Made(_)) {
+        upstream.payments.count_effect();
+    }
+    upstream.payments.linger().await;
+    match outcome {
+        Outcome::Made(payment) => (StatusCode::CREATED, Json(payment)).into_response(),
+        Outcome::Repeated(payment) => Json(payment).into_response(),
+        Outcome::KeyReused => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "the key paid for something else\n",
+        )
+            .into_response(),
+        Outcome::Full => StatusCode::INSUFFICIENT_STORAGE.into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct RecommendationFilter {
+    product_id: i64,
+}
+
+#[derive(Serialize)]
+struct Recommendations {
+    product_ids: Vec<i64>,
+}
+
+/// The same for the same product, always: the products numbered next.
+async fn list_recommendations(
+    State(upstream): Shared,
+    Query(filter): Query<RecommendationFilter>,
+) -> Response {
+    if !upstream.recommendations.admit() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    upstream.recommendations.count_effect();
+    upstream.recommendations.linger().await;
+    let product_ids = (1..=RECOMMENDATIONS)
+        .map(|step| filter.product_id.saturating_add(step))
+        .collect();
+    Json(Recommendations { product_ids }).into_response()
+}
+
+async fn list_behaviour(State(upstream): Shared) -> Json<BTreeMap<UpstreamService, Behaviour>> {
+    Json(upstream.all(Upstream::behaviour))
+}
+
+/// The body is read as JSON whatever its type is called, so that plain `curl -d` does.
+async fn set_behaviour(
+    State(upstream): Shared,
+    Path(service): Path<UpstreamService>,
+    body: Bytes,
+) -> Result<StatusCode, (StatusCode, String)> {
+    let refuse =
+        |error: serde_json::Error| (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n"));
+    upstream.set(service, serde_json::from_slice(&body).map_err(refuse)?);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_counters(State(upstream): Shared) -> Json<BTreeMap<UpstreamService, Counters>> {
+    Json(upstream.all(Upstream::counters))
+}
