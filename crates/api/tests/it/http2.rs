@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tokio::{
     net::TcpStream,
     sync::oneshot,
-    task::JoinHandle,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -66,13 +66,14 @@ async fn a_stream_that_is_open_when_the_process_is_told_to_end_is_answered() {
     let database = database().await;
     let mut service = Service::start(&database, &PATIENT).await;
     service.ready().await;
-    let (mut sender, connection) = connect(service.public).await;
+    let (mut sender, mut connection) = connect(service.public).await;
     let (finish, body) = unfinished(r#"{"email":"nobody@example.com","#);
 
     let mut open = Request::clone(&request("POST", "/v1/session", ())).map(|()| body);
     open.headers_mut()
         .insert("content-type", "application/json".parse().unwrap());
-    let answer = tokio::spawn(sender.send_request(open));
+    let mut answers = JoinSet::new();
+    answers.spawn(sender.send_request(open));
     // The stream is open once a later one has been answered.
     get(&mut sender, "/health").await;
     service.signal(Signal::SIGTERM);
@@ -89,25 +90,23 @@ async fn a_stream_that_is_open_when_the_process_is_told_to_end_is_answered() {
         .send(Bytes::from_static(br#""password":"wrong"}"#))
         .unwrap();
 
-    let answer = timeout(PATIENCE, answer).await.unwrap().unwrap().unwrap();
+    let answer = timeout(PATIENCE, answers.join_next()).await.unwrap();
+    let answer = answer.unwrap().unwrap().unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert!(answer.into_body().collect().await.is_ok());
-    assert!(
-        timeout(PATIENCE, connection)
-            .await
-            .unwrap()
-            .unwrap()
-            .is_ok()
-    );
+    let ended = timeout(PATIENCE, connection.join_next()).await.unwrap();
+    assert!(ended.unwrap().unwrap().is_ok());
     assert_eq!(service.exited().await.code(), Some(0));
 }
 
-async fn connect(address: SocketAddr) -> (Sender, JoinHandle<hyper::Result<()>>) {
+async fn connect(address: SocketAddr) -> (Sender, JoinSet<hyper::Result<()>>) {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .unwrap();
-    (sender, tokio::spawn(connection))
+    let mut connections = JoinSet::new();
+    connections.spawn(connection);
+    (sender, connections)
 }
 
 async fn get(sender: &mut Sender, path: &str) -> Response<Incoming> {
