@@ -48,9 +48,12 @@ impl settings::Settings for Settings {
         ("prod", include_str!("../../../deploy/config/prod.toml")),
     ];
 
-    const SECRETS: &'static [&'static str] =
-        &["postgres.primary_url", "postgres.replica_urls", "redis.url",
-        "admin.token"];
+    const SECRETS: &'static [&'static str] = &[
+        "postgres.primary_url",
+        "postgres.replica_urls",
+        "redis.url",
+        "admin.token",
+    ];
 
     fn rules(&self, _profile: &str) -> Vec<Fault> {
         [self.timeout_ladders(), self.shutdown_ladder()].concat()
@@ -93,7 +96,8 @@ impl Settings {
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.
     fn shutdown_ladder(&self) -> Vec<Fault> {
-        let needed: Duration = self.shutdown.phases().sum::<Duration>() + self.telemetry.flush_timeout;
+        let needed: Duration =
+            self.shutdown.phases().sum::<Duration>() + self.telemetry.flush_timeout;
         if needed < self.shutdown.grace {
             return Vec::new();
         }
@@ -101,7 +105,12 @@ impl Settings {
             "shutdown.grace",
             format!("must be longer than all that happens in it, together {needed:?}"),
         );
-        let parts = ["shutdown.pre_stop", "shutdown.lame_duck", "shutdown.drain_timeout", "telemetry.flush_timeout"];
+        let parts = [
+            "shutdown.pre_stop",
+            "shutdown.lame_duck",
+            "shutdown.drain_timeout",
+            "telemetry.flush_timeout",
+        ];
         vec![parts.into_iter().fold(fault, Fault::and)]
     }
 }

@@ -22,7 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module. The background checks end with the test's runtime.
 pub struct TestApp {
-    pub state: AppState,
     router: Router,
     database: Database,
 }
@@ -67,11 +66,7 @@ impl TestApp {
         tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
         let router = crate::router(state.clone(), observe);
-        Self {
-            state,
-            router,
-            database,
-        }
+        Self { router, database }
     }
 
     /// A client without a session.
@@ -126,11 +121,6 @@ impl TestApp {
         .fetch_one(&mut connection)
         .await
         .unwrap()
-    }
-
-    /// The database's address as superuser, for what the API cannot show.
-    pub fn database(&self) -> &Database {
-        &self.database
     }
 
     async fn sign_up(&self, email: &str) -> Client {

@@ -35,7 +35,7 @@ impl fmt::Display for Sample {
 
 /// Opens the connections and fills the caches.
 pub async fn warm_up(address: SocketAddr, script: &str) -> anyhow::Result<()> {
-    wrk(address, script, Duration::from_secs(1)).await.map(drop)
+    wrk(address, script, WARM_UP).await.map(drop)
 }
 
 pub async fn run(server: &Server, script: &str, length: Duration) -> anyhow::Result<Sample> {

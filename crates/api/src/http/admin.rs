@@ -129,16 +129,28 @@ impl FromRequestParts<AdminState> for Operator {
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> ApiResult<Self> {
         let config = state.app.health.config();
         let Some(token) = &config.token else {
-            let refusal = "set admin.token to change anything through a listener that other hosts can reach";
-            return if config.listen.ip().is_loopback() { Ok(Self) } else { Err(ApiError::Forbidden(refusal)) };
+            let refusal =
+                "set admin.token to change anything through a listener that other hosts can reach";
+            return if config.listen.ip().is_loopback() {
+                Ok(Self)
+            } else {
+                Err(ApiError::Forbidden(refusal))
+            };
         };
-        let presented = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let presented = presented.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        let presented = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .map(HeaderValue::as_bytes);
+        let presented = presented
+            .and_then(|value| value.strip_prefix(b"Bearer "))
+            .unwrap_or_default();
         // Digests are compared, so that the time it takes says nothing about the token.
         if Sha256::digest(presented) == Sha256::digest(token.expose_secret()) {
             return Ok(Self);
         }
         tracing::warn!(target: "audit", event = "admin_change_refused");
-        Err(ApiError::Forbidden("send the admin token as Authorization: Bearer"))
+        Err(ApiError::Forbidden(
+            "send the admin token as Authorization: Bearer",
+        ))
     }
 }

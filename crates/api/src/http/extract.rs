@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Config, Deadline,
     error::{ApiError, FieldError},
+    json,
 };
 
 /// The deadline given at the edge. A router without the edge, as in a slice test, gets the longest there is.
@@ -113,8 +114,8 @@ where
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
         let bytes = read(body, &parts, &config).await?;
-        require_shallow(&bytes, config.json_depth_max)?;
-        validated(parse(&bytes)?).map(Self)
+        json::require_shallow(&bytes, config.json_depth_max)?;
+        validated(json::parse(&bytes)?).map(Self)
     }
 }
 
@@ -191,43 +192,8 @@ fn broken_off() -> ApiError {
     )
 }
 
-/// Counts brackets outside strings before anything is built from them: depth costs stack, and a limit of the parser's
-/// own would be its limit, not ours.
-fn require_shallow(json: &[u8], depth_max: usize) -> Result<(), ApiError> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > depth_max {
-            let detail = format!("JSON may be nested {depth_max} deep");
-            return Err(ApiError::invalid(
-                StatusCode::BAD_REQUEST,
-                "json_too_deep",
-                detail,
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(json).map_err(|error| {
-        let (status, code) = match error.classify() {
-            serde_json::error::Category::Data => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_body"),
-            _ => (StatusCode::BAD_REQUEST, "malformed_json"),
-        };
-        ApiError::invalid(status, code, excerpt(&error.to_string()))
-    })
-}
-
 /// A parser's message may quote the input, which may be long.
-fn excerpt(message: &str) -> String {
+pub(super) fn excerpt(message: &str) -> String {
     const CHARS_MAX: usize = 200;
     message.chars().take(CHARS_MAX).collect()
 }
@@ -244,28 +210,5 @@ fn validated<T: Validate<Context = ()>>(value: T) -> Result<T, ApiError> {
                 })
                 .collect(),
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn depth_counts_brackets_but_not_those_in_strings() {
-        assert!(require_shallow(br#"{"a":[["]]]]{{{\"[["]]}"#, 3).is_ok());
-        assert!(require_shallow(br#"{"a":[[[]]]}"#, 3).is_err());
-    }
-
-    #[test]
-    fn broken_json_is_400_and_wrong_json_is_422() {
-        assert_eq!(
-            parse::<Vec<u8>>(b"[1,").unwrap_err().status(),
-            StatusCode::BAD_REQUEST
-        );
-        assert_eq!(
-            parse::<Vec<u8>>(b"[-1]").unwrap_err().status(),
-            StatusCode::UNPROCESSABLE_ENTITY
-        );
     }
 }

@@ -106,15 +106,30 @@ fn check_head(request: &Request, config: &Config) -> Result<(), ApiError> {
             detail,
         ));
     }
-    // RFC 9112 section 3.2: exactly one Host in HTTP/1.1.
-    if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
-        return Err(ApiError::invalid(
-            StatusCode::BAD_REQUEST,
-            "bad_host",
-            "send exactly one Host header",
-        ));
+    check_host(request)
+}
+
+/// Exactly one Host in HTTP/1.1 (RFC 9112 section 3.2), and the same as in the target, if that has one (RFC 9113 section
+/// 8.3.1): whoever stands before us may have looked at the other.
+fn check_host(request: &Request) -> Result<(), ApiError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (host, further) = (hosts.next(), hosts.next());
+    let agreed = match (host, request.uri().authority()) {
+        (Some(host), Some(target)) => target
+            .as_str()
+            .eq_ignore_ascii_case(&String::from_utf8_lossy(host.as_bytes())),
+        (Some(_), None) => true,
+        (None, _) => request.version() != Version::HTTP_11,
+    };
+    if agreed && further.is_none() {
+        return Ok(());
     }
-    Ok(())
+    let detail = "send exactly one Host header, the same as in the target if that has one";
+    Err(ApiError::invalid(
+        StatusCode::BAD_REQUEST,
+        "bad_host",
+        detail,
+    ))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -10,6 +10,7 @@ pub mod error;
 pub mod extract;
 mod guard;
 pub mod health;
+mod json;
 pub mod layers;
 mod listener;
 mod metrics;

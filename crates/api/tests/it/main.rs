@@ -1,8 +1,15 @@
 //! What holds for the whole process.
 #![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
+mod collector;
+mod config;
+mod faults;
+mod hostile;
+mod http2;
+mod openapi;
 mod plans;
 mod service;
 mod shutdown;
 mod slow_clients;
+mod telemetry;
 mod wire;

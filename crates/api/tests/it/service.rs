@@ -2,12 +2,12 @@
 
 use std::{
     net::SocketAddr,
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use devstack::Database;
+use devstack::{Database, Services};
 use nix::{sys::signal::Signal, unistd::Pid};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -17,12 +17,30 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use crate::wire::get;
+
 /// How long anything may take that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// For tests in which time is not the point: what is slow on a machine that others share is not broken.
+pub const PATIENT: [(&str, &str); 8] = [
+    ("HOLDFAST__POSTGRES__ACQUIRE_TIMEOUT", "4s"),
+    ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "5s"),
+    ("HOLDFAST__POSTGRES__STATEMENT_TIMEOUT", "6s"),
+    ("HOLDFAST__REDIS__COMMAND_TIMEOUT", "4s"),
+    ("HOLDFAST__HTTP__READ_DEADLINE", "8s"),
+    ("HOLDFAST__HTTP__WRITE_DEADLINE", "9s"),
+    ("HOLDFAST__SHUTDOWN__DRAIN_TIMEOUT", "15s"),
+    ("HOLDFAST__SHUTDOWN__GRACE", "30s"),
+];
+
 /// A fresh database with every migration, dropped with the returned value.
 pub async fn database() -> Database {
-    let services = devstack::shared().await;
+    database_on(devstack::shared().await).await
+}
+
+/// The same on a stack of one's own.
+pub async fn database_on(services: &Services) -> Database {
     let template = services.template("api", async |url| {
         data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
     });
@@ -32,8 +50,8 @@ pub async fn database() -> Database {
         .unwrap()
 }
 
-/// The settings that point a process at `database` and the shared Redis.
-pub async fn environment(database: &Database) -> Vec<(String, String)> {
+/// The settings that point a process at `database` and the Redis beside it.
+pub fn environment(services: &Services, database: &Database) -> Vec<(String, String)> {
     let pairs = [
         ("HOLDFAST_PROFILE", "test".to_owned()),
         ("HOLDFAST__TELEMETRY__LOG_FORMAT", "json".to_owned()),
@@ -45,7 +63,7 @@ pub async fn environment(database: &Database) -> Vec<(String, String)> {
             "HOLDFAST__POSTGRES__REPLICA_URLS",
             database.replica_url.clone(),
         ),
-        ("HOLDFAST__REDIS__URL", devstack::shared().await.redis_url()),
+        ("HOLDFAST__REDIS__URL", services.redis_url()),
         ("HOLDFAST__REDIS__KEY_PREFIX", database.name.clone()),
     ];
     pairs.map(|(key, value)| (key.to_owned(), value)).to_vec()
@@ -64,10 +82,21 @@ pub struct Service {
 impl Service {
     /// Starts the service on `database` and waits until it listens. `settings` are environment variables.
     pub async fn start(database: &Database, settings: &[(&str, &str)]) -> Self {
-        let mut child = Self::command("serve", database, settings)
-            .await
-            .spawn()
-            .unwrap();
+        Self::start_on(devstack::shared().await, database, settings).await
+    }
+
+    /// The same on a stack of one's own.
+    pub async fn start_on(
+        services: &Services,
+        database: &Database,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        Self::spawn(&mut command(&["serve"], services, database, settings)).await
+    }
+
+    /// Runs a command that serves, and waits until it listens.
+    pub async fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let logs = Logs::default();
         logs.follow(child.stdout.take().unwrap());
         logs.follow(child.stderr.take().unwrap());
@@ -81,20 +110,13 @@ impl Service {
         }
     }
 
-    /// The binary in any role, set up for `database` and nothing else of this process's environment.
-    pub async fn command(role: &str, database: &Database, settings: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command
-            .arg(role)
-            .env_clear()
-            .envs(environment(database).await)
-            .envs(settings.iter().copied());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
+    /// Waits until it is ready for requests.
+    pub async fn ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while get(self.admin, "/ready").await.status != 200 {
+            assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -128,6 +150,74 @@ impl Service {
         self.logs.lines.lock().unwrap().join("\n")
     }
 }
+
+/// A test that fails shows what the service had to say.
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let (errors, warnings) = ("\"level\":\"ERROR\"", "\"level\":\"WARN\"");
+            let loud = log
+                .lines()
+                .filter(|line| line.contains(errors) || line.contains(warnings));
+            loud.take(LOG_LINES_SHOWN)
+                .for_each(|line| println!("{line}"));
+        }
+    }
+}
+
+/// Lines of the log that a failed test shows.
+const LOG_LINES_SHOWN: usize = 40;
+
+/// The binary in any role, set up for `database` and with nothing else of this process's environment.
+pub fn command(
+    args: &[&str],
+    services: &Services,
+    database: &Database,
+    settings: &[(&str, &str)],
+) -> Command {
+    let mut command = bare_command(args);
+    command
+        .envs(environment(services, database))
+        .envs(settings.iter().copied());
+    command
+}
+
+/// The binary in any role, with an empty environment.
+pub fn bare_command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end.
+pub async fn output(command: &mut Command) -> Output {
+    timeout(PATIENCE, command.output())
+        .await
+        .expect("the command does not end")
+        .unwrap()
+}
+
+/// Fills the catalogue with `products` and makes the dev accounts, [`STAFF`] among them.
+pub async fn seed(services: &Services, database: &Database, products: usize) {
+    let args = [
+        "seed",
+        "--dev-accounts",
+        "--products",
+        &products.to_string(),
+    ];
+    let seeded = output(&mut command(&args, services, database, &[])).await;
+    assert!(seeded.status.success(), "{seeded:?}");
+}
+
+/// Email and password of a member of staff that [`seed`] makes.
+pub const STAFF: (&str, &str) = ("staff@holdfast.test", "staff-of-holdfast");
 
 /// The lines a process has printed.
 #[derive(Clone, Default)]

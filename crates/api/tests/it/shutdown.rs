@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::Signal;
-use tokio::task::JoinSet;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    service::{Service, database},
+    service::{PATIENCE, Service, command, database},
     wire::{Wire, get},
 };
 
@@ -106,6 +109,43 @@ async fn twenty_restarts_under_keep_alive_load_lose_no_request() {
     let (answered, lost) = load.stop().await;
     println!("{answered} requests answered over {RESTARTS} restarts, {lost} lost");
     assert_eq!(lost, 0);
+}
+
+#[tokio::test]
+async fn an_order_to_end_that_comes_while_the_process_starts_is_obeyed() {
+    const STARTS: usize = 10;
+    let (services, database) = (devstack::shared().await, database().await);
+    let mut deaf = Duration::ZERO;
+
+    for _ in 0..STARTS {
+        let mut child = command(&["serve"], services, &database, &[])
+            .spawn()
+            .unwrap();
+        let pid = child.id().unwrap();
+        let spawned = Instant::now();
+        while !catches_sigterm(pid) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        deaf = deaf.max(spawned.elapsed());
+        kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGTERM).unwrap();
+        let ended = tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(ended.code(), Some(0), "{ended}");
+    }
+
+    println!("SIGTERM is heeded {deaf:?} after the start, at the latest");
+}
+
+/// Whether the process has installed its handler (proc(5), `SigCgt`).
+fn catches_sigterm(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:\t"))
+        .unwrap();
+    u64::from_str_radix(caught, 16).unwrap() & 1 << (Signal::SIGTERM as u64 - 1) != 0
 }
 
 /// Clients that keep their connections, reconnect when told to, and count every request that was sent and never

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -33,6 +34,18 @@ impl Reply {
     }
 }
 
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        let mut named = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        named.next().map(|(_, value)| value)
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+}
+
 impl Wire {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
@@ -53,14 +66,86 @@ impl Wire {
         self.reply().await
     }
 
-    /// The next response, whose body must have a Content-Length.
-    pub async fn reply(&mut self) -> io::Result<Reply> {
-        timeout(PATIENCE, self.read_reply())
+    /// Any request and its reply, on a connection that is kept. `line` is method and path; a body is JSON.
+    pub async fn call(
+        &mut self,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> io::Result<Reply> {
+        let mut request = format!("{line} HTTP/1.1\r\nHost: shop\r\n");
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        match body.map(Value::to_string) {
+            Some(body) => {
+                let length = body.len();
+                request += &format!(
+                    "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+            }
+            None => request += "\r\n",
+        }
+        self.stream.write_all(request.as_bytes()).await?;
+        // The length in the answer to a HEAD is that of a body which does not come.
+        let reply = self.read_reply(!line.starts_with("HEAD "));
+        timeout(PATIENCE, reply)
             .await
             .map_err(|_| io::ErrorKind::TimedOut)?
     }
 
-    async fn read_reply(&mut self) -> io::Result<Reply> {
+    /// Sends `bytes` and returns all that comes until the server closes the connection, which it may do before it has
+    /// read everything.
+    pub async fn exchange(mut self, bytes: &[u8]) -> String {
+        let (mut incoming, mut outgoing) = self.stream.split();
+        let send = async {
+            let _ = outgoing.write_all(bytes).await;
+        };
+        let read = async {
+            while incoming
+                .read_buf(&mut self.unread)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+        };
+        timeout(PATIENCE, async { tokio::join!(send, read) })
+            .await
+            .expect("the server keeps the connection");
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+
+    /// Sends `head` and then a space now and then, for as long as the server lets it; what came until it closed.
+    pub async fn exchange_slowly(mut self, head: &str) -> String {
+        self.send(head).await;
+        let (mut incoming, mut outgoing) = self.stream.split();
+        let trickle = async {
+            while outgoing.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let read = async {
+            while incoming
+                .read_buf(&mut self.unread)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+        };
+        timeout(PATIENCE, async {
+            tokio::select! { () = trickle => {}, () = read => {} }
+        })
+        .await
+        .expect("the server keeps the connection");
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+
+    /// The next response, whose body must have a Content-Length.
+    pub async fn reply(&mut self) -> io::Result<Reply> {
+        timeout(PATIENCE, self.read_reply(true))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    async fn read_reply(&mut self, with_body: bool) -> io::Result<Reply> {
         let head_end = loop {
             if let Some(end) = self
                 .unread
@@ -80,6 +165,7 @@ impl Wire {
                     .parse()
                     .ok()
             })
+            .filter(|_| with_body)
             .unwrap_or(0_usize);
         while self.unread.len() < head_end + length {
             self.read_more().await?;
@@ -120,4 +206,43 @@ pub async fn get(address: SocketAddr, path: &str) -> Reply {
         .get(path)
         .await
         .unwrap()
+}
+
+/// One request on a connection of its own; see [`Wire::call`].
+pub async fn call(
+    address: SocketAddr,
+    line: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Reply {
+    let mut wire = Wire::connect(address).await.unwrap();
+    wire.call(line, headers, body).await.unwrap()
+}
+
+/// Signs in and returns the headers that a browser with the new session would send.
+pub async fn sign_in(
+    address: SocketAddr,
+    (email, password): (&str, &str),
+) -> [(&'static str, String); 2] {
+    let credentials = json!({ "email": email, "password": password });
+    let reply = call(address, "POST /v1/session", &[], Some(&credentials)).await;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    let cookie = reply
+        .header("set-cookie")
+        .and_then(|cookie| cookie.split(';').next());
+    [
+        (
+            "Cookie",
+            cookie.expect("a new session has a cookie").to_owned(),
+        ),
+        ("Sec-Fetch-Site", "same-origin".to_owned()),
+    ]
+}
+
+/// Headers as [`Wire::call`] takes them.
+pub fn borrowed<'a>(headers: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
 }

@@ -1,6 +1,5 @@
 //! Each fault on a real socket, with an echo server behind the proxy. Times are asserted from below only.
 
-
 use std::{
     io::{self, ErrorKind},
     time::Duration,
