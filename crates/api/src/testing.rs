@@ -65,7 +65,7 @@ impl TestApp {
         tokio::spawn(async move { cluster.watch(CancellationToken::new()).await });
         tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
-        let router = crate::router(state.clone(), observe);
+        let router = crate::router(state, observe);
         Self { router, database }
     }
 
