@@ -59,7 +59,11 @@ impl TestApp {
 
         let mut registry = Registry::default();
         let state = AppState::new(&settings, &mut registry).unwrap();
-        let observe = ObserveLayer::new(Sampling::new(&settings.telemetry), &mut registry);
+        let observe = ObserveLayer::new(
+            &settings.http,
+            Sampling::new(&settings.telemetry),
+            &mut registry,
+        );
         state.health.started();
         let (cluster, redis) = (state.cluster.clone(), state.redis.clone());
         tokio::spawn(async move { cluster.watch(CancellationToken::new()).await });

@@ -166,6 +166,7 @@ impl Servers {
         command
             .env("HOLDFAST_PROFILE", "test")
             .env("HOLDFAST__TELEMETRY__LOG_FORMAT", "json")
+            .env("HOLDFAST__HTTP__LOG_SUCCESS_RATIO", "0.01")
             .env(
                 "HOLDFAST__POSTGRES__PRIMARY_URL",
                 &self.database.primary_direct_url,

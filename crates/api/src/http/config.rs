@@ -58,6 +58,9 @@ pub struct Config {
     /// Deadline of requests that write.
     #[serde(with = "humantime_serde")]
     pub write_deadline: Duration,
+    /// The share of successful requests that leave a line in the log, from 0 to 1. Failed ones always do.
+    #[garde(range(min = 0.0, max = 1.0))]
+    pub log_success_ratio: f64,
     /// Origins that may send a session's cookie with a write, besides the service's own.
     pub allowed_origins: Vec<String>,
 }
@@ -80,6 +83,7 @@ impl Default for Config {
             compress_bytes_min: 1024,
             read_deadline: Duration::from_secs(2),
             write_deadline: Duration::from_secs(5),
+            log_success_ratio: 1.0,
             allowed_origins: Vec::new(),
         }
     }

@@ -51,7 +51,7 @@ pub enum ApiError {
     Timeout { source: Option<Source> },
     /// 500: a bug.
     #[error("internal error")]
-    Internal(Source),
+    Internal(#[source] Source),
 }
 
 /// The details of a request that must be changed before it is sent again.

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
 use super::{
-    RequestId,
+    Config, RequestId,
     context::REQUEST_ID,
     error::{ApiError, problem_body},
     metrics::{Metrics, Route},
@@ -21,17 +21,22 @@ use super::{
 
 /// Makes an [`Observe`] of a service.
 #[derive(Clone)]
-pub struct ObserveLayer {
+pub struct ObserveLayer(Arc<Shared>);
+
+/// What all requests share; behind one reference count, which is all a request pays for it.
+struct Shared {
     metrics: Metrics,
     sampling: Sampling,
+    log_success_ratio: f64,
 }
 
 impl ObserveLayer {
-    pub fn new(sampling: Sampling, registry: &mut Registry) -> Self {
-        Self {
+    pub fn new(config: &Config, sampling: Sampling, registry: &mut Registry) -> Self {
+        Self(Arc::new(Shared {
             metrics: Metrics::register(registry),
             sampling,
-        }
+            log_success_ratio: config.log_success_ratio,
+        }))
     }
 }
 
@@ -41,7 +46,7 @@ impl<S> Layer<S> for ObserveLayer {
     fn layer(&self, inner: S) -> Observe<S> {
         Observe {
             inner,
-            shared: self.clone(),
+            shared: Arc::clone(&self.0),
         }
     }
 }
@@ -50,7 +55,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Clone)]
 pub struct Observe<S> {
     inner: S,
-    shared: ObserveLayer,
+    shared: Arc<Shared>,
 }
 
 impl<S> Service<Request> for Observe<S>
@@ -77,6 +82,8 @@ where
             http.request.method = request.method().as_str(),
             http.route = observation.route.as_str(),
             http.response.status_code = tracing::field::Empty,
+            otel.name = %format_args!("{} {}", request.method(), observation.route.as_str()),
+            otel.status_code = tracing::field::Empty,
         );
         let answer = self.inner.call(request).instrument(span.clone());
         Box::pin(async move {
@@ -120,7 +127,7 @@ pub async fn write_problem(mut response: Response<Body>) -> Response<Body> {
 
 /// A request under way. One that is dropped unfinished was abandoned by its client.
 struct Observation {
-    metrics: Metrics,
+    shared: Arc<Shared>,
     method: Method,
     route: Route,
     begun: Instant,
@@ -128,10 +135,10 @@ struct Observation {
 }
 
 impl Observation {
-    fn begin(shared: &ObserveLayer, request: &Request) -> Self {
+    fn begin(shared: &Arc<Shared>, request: &Request) -> Self {
         shared.metrics.begun();
         Self {
-            metrics: shared.metrics.clone(),
+            shared: Arc::clone(shared),
             method: request.method().clone(),
             route: Route::of(request),
             begun: Instant::now(),
@@ -143,41 +150,54 @@ impl Observation {
         self.ended = true;
         let took = self.begun.elapsed();
         span.record("http.response.status_code", status.as_u16());
-        self.metrics
-            .answered(&self.method, &self.route, status, took);
-        log(status, took, &self.route, error);
+        if status.is_server_error() {
+            span.record("otel.status_code", "ERROR");
+        }
+        let metrics = &self.shared.metrics;
+        metrics.answered(&self.method, &self.route, status, took);
+        match error {
+            Some(error) => log_error(status, took, error),
+            None => self.log_success(took),
+        }
+    }
+
+    /// A success is logged as often as the settings say: a metric counts it in any case.
+    fn log_success(&self, took: Duration) {
+        let took_ms = milliseconds(took);
+        if matches!(self.route.as_str(), "/health" | "/ready") {
+            tracing::debug!(took_ms, "probe answered");
+        } else if fastrand::f64() < self.shared.log_success_ratio {
+            tracing::info!(took_ms, "request answered");
+        }
     }
 }
 
 impl Drop for Observation {
     fn drop(&mut self) {
         if !self.ended {
-            self.metrics.abandoned();
+            self.shared.metrics.abandoned();
             tracing::debug!("the client went away before the answer");
         }
     }
 }
 
-/// The one line of a request. What is our fault is an error, what a dependency did is a warning, and a probe that
-/// found nothing is no news.
-fn log(status: StatusCode, took: Duration, route: &Route, error: Option<&ApiError>) {
-    let took_ms = took.as_secs_f64() * 1e3;
-    let cause = error.map(Chain);
-    match cause {
-        Some(cause) if status == StatusCode::INTERNAL_SERVER_ERROR => {
-            tracing::error!(took_ms, error = %cause, "request failed");
-        }
-        Some(cause) if status.is_server_error() => {
-            tracing::warn!(took_ms, error = %cause, "request failed");
-        }
-        _ if matches!(route.as_str(), "/health" | "/ready") && status.is_success() => {
-            tracing::debug!(took_ms, "probe answered");
-        }
-        Some(cause) => {
-            tracing::info!(took_ms, error = %cause, "request refused")
-        }
-        None => tracing::info!(took_ms, "request answered"),
+/// The one line of a failed request. What is our fault is an error, what a dependency did is a warning, and what the
+/// client did is for its information.
+fn log_error(status: StatusCode, took: Duration, error: &ApiError) {
+    let took_ms = milliseconds(took);
+    let error = Chain(error);
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(took_ms, %error, "request failed");
+    } else if status.is_server_error() {
+        tracing::warn!(took_ms, %error, "request failed");
+    } else {
+        tracing::info!(took_ms, %error, "request refused");
     }
+}
+
+/// With microseconds for decimals, which is as far as the clock can be believed.
+fn milliseconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// An error with all its causes, which its `Display` leaves out.

@@ -11,7 +11,6 @@ mod work;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use settings::{Loaded, Sources};
 
@@ -54,7 +53,15 @@ enum Role {
 }
 
 /// Runs the role that the command line names.
-pub fn main() -> ExitCode {
+#[tokio::main]
+pub async fn main() -> ExitCode {
+    // Before anything slow: a signal that comes while the process starts is an order like any other.
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            return failed(&anyhow::Error::new(error).context("cannot install signal handlers"));
+        }
+    };
     let role = Cli::parse().role;
     let loaded = match settings::load::<Settings>(&Sources::from_env()) {
         Ok(loaded) => loaded,
@@ -63,26 +70,24 @@ pub fn main() -> ExitCode {
             return ExitCode::from(MISCONFIGURED);
         }
     };
-    match run(role, &loaded) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("holdfast: {error:#}");
-            ExitCode::from(FAILED)
-        }
-    }
+    run(role, &loaded, signals)
+        .await
+        .unwrap_or_else(|error| failed(&error))
 }
 
-#[tokio::main]
-async fn run(role: Role, loaded: &Loaded<Settings>) -> anyhow::Result<ExitCode> {
-    // Before anything slow: a signal that comes while the process starts is an order like any other.
-    let signals = Signals::install().context("cannot install signal handlers")?;
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("holdfast: {error:#}");
+    ExitCode::from(FAILED)
+}
+
+async fn run(role: Role, loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<ExitCode> {
     // One TLS provider for every client; with two in the tree rustls could not choose by itself.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match role {
         Role::Serve => serve::run(loaded, signals).await,
         Role::Work => work::run(loaded, signals).await,
         Role::Migrate => migrate::run(&loaded.settings, signals).await,
-        Role::CheckConfig => check_config::run(loaded),
+        Role::CheckConfig => Ok(check_config::run(loaded)),
         Role::Healthcheck(args) => healthcheck::run(&args, &loaded.settings).await,
         Role::Seed(args) => seed::run(&args, loaded).await,
     }

@@ -38,7 +38,11 @@ impl Process {
         telemetry.register(metrics.registry_mut());
         let process = Self {
             state: AppState::new(settings, metrics.registry_mut())?,
-            observe: ObserveLayer::new(telemetry.sampling(), metrics.registry_mut()),
+            observe: ObserveLayer::new(
+                &settings.http,
+                telemetry.sampling(),
+                metrics.registry_mut(),
+            ),
             background: TaskTracker::new(),
             stop: CancellationToken::new(),
             telemetry,

@@ -148,7 +148,11 @@ fn routed() -> BTreeSet<String> {
     let settings = Settings::default();
     let mut registry = Registry::default();
     let state = AppState::new(&settings, &mut registry).unwrap();
-    let observe = ObserveLayer::new(Sampling::new(&settings.telemetry), &mut registry);
+    let observe = ObserveLayer::new(
+        &settings.http,
+        Sampling::new(&settings.telemetry),
+        &mut registry,
+    );
     let shown = format!("{:#?}", api::router(state, observe));
     let (listed, _) = shown.split_once("fallback_router:").unwrap();
     let paths = listed

@@ -74,7 +74,7 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Namespace<V> {
         &self,
         key: &str,
         deadline: Instant,
-        load: F,
+        load: impl FnOnce() -> F,
     ) -> Result<Option<Arc<V>>, Error>
     where
         F: Future<Output = Result<Option<V>, Error>>,
@@ -83,7 +83,20 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Namespace<V> {
             self.0.counters.local_hit.inc();
             return Ok(entry.value);
         }
-        let mut load = pin!(load);
+        // A load is kilobytes of state, which a hit would otherwise move about without ever using it.
+        Box::pin(self.miss(key, deadline, load)).await
+    }
+
+    async fn miss<F>(
+        &self,
+        key: &str,
+        deadline: Instant,
+        load: impl FnOnce() -> F,
+    ) -> Result<Option<Arc<V>>, Error>
+    where
+        F: Future<Output = Result<Option<V>, Error>>,
+    {
+        let mut load = pin!(load());
         match self.join(key, deadline, load.as_mut()).await {
             // It may have failed by a deadline closer than this caller's, whose own load is still unused.
             (Err(error), Role::Follower) if error.is_transient() && Instant::now() < deadline => {

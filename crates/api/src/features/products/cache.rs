@@ -28,7 +28,7 @@ impl ProductCache {
     pub async fn find(&self, db: &Db, id: Uuid) -> Result<Option<Arc<Product>>, data::Error> {
         let reader = db.read();
         self.0
-            .get_or_load(&id.to_string(), db.deadline(), store::find(&reader, id))
+            .get_or_load(&id.to_string(), db.deadline(), || store::find(&reader, id))
             .await
     }
 

@@ -51,7 +51,7 @@ async fn a_silent_redis_costs_a_load_one_command_timeout_and_soon_none() {
         let things = process.things.clone();
         async move {
             things
-                .get_or_load(&key.to_string(), soon(), async {
+                .get_or_load(&key.to_string(), soon(), || async {
                     Ok(Some("loaded".to_owned()))
                 })
                 .await

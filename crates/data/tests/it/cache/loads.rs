@@ -29,7 +29,7 @@ async fn sixty_four_misses_at_once_are_one_load() {
                 released.wait_for(|released| *released).await.unwrap();
                 Ok(Some("loaded".to_owned()))
             };
-            things.get_or_load("a", soon(), load).await
+            things.get_or_load("a", soon(), || load).await
         });
     }
     until("the load began", async || loads.load(Ordering::Relaxed) > 0).await;
@@ -54,7 +54,7 @@ async fn a_failed_load_reaches_its_caller_and_is_not_remembered() {
 
     let failed = process
         .things
-        .get_or_load("a", soon(), async { Err(away) })
+        .get_or_load("a", soon(), || async { Err(away) })
         .await;
 
     assert!(matches!(
@@ -80,7 +80,7 @@ async fn a_follower_does_not_fail_by_the_leaders_deadline() {
         };
         process
             .things
-            .get_or_load("a", Instant::now() + Duration::from_millis(50), endless)
+            .get_or_load("a", Instant::now() + Duration::from_millis(50), || endless)
             .await
     };
     let follower = async {
@@ -108,7 +108,7 @@ async fn a_follower_does_not_fail_by_the_leaders_failure() {
                 dependency: "postgres-replica",
             })
         };
-        process.things.get_or_load("a", soon(), failing).await
+        process.things.get_or_load("a", soon(), || failing).await
     };
     let follower = async {
         begins.await.unwrap();
@@ -133,7 +133,7 @@ async fn a_cancelled_load_is_taken_over_by_a_waiting_reader() {
         std::future::pending::<Result<Option<String>, Error>>().await
     };
 
-    let mut leader = Box::pin(process.things.get_or_load("a", soon(), endless));
+    let mut leader = Box::pin(process.things.get_or_load("a", soon(), || endless));
     let mut follower = Box::pin(process.get(Some("loaded")));
     tokio::select! { _ = &mut leader => unreachable!(), begun = begins => begun.unwrap() }
     assert!(futures::poll!(&mut follower).is_pending());

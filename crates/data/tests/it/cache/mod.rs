@@ -44,14 +44,14 @@ impl Process {
     /// What the cache gives for `a` when a load would find `value`.
     async fn get(&self, value: Option<&str>) -> Option<String> {
         let load = async { Ok(value.map(str::to_owned)) };
-        let found = self.things.get_or_load("a", soon(), load).await.unwrap();
+        let found = self.things.get_or_load("a", soon(), || load).await.unwrap();
         found.map(|value| value.as_ref().clone())
     }
 
     /// What the cache gives for `a` without any load.
     async fn cached(&self) -> Option<String> {
         let load = async { panic!("nothing was cached") };
-        let found = self.things.get_or_load("a", soon(), load).await.unwrap();
+        let found = self.things.get_or_load("a", soon(), || load).await.unwrap();
         found.map(|value: Arc<String>| value.as_ref().clone())
     }
 
@@ -117,7 +117,7 @@ async fn a_value_of_another_version_is_not_seen() {
 
     let next: Namespace<String> = process.cache.namespace("things", 2, TTL);
     let found = next
-        .get_or_load("a", soon(), async { Ok(Some("new".to_owned())) })
+        .get_or_load("a", soon(), || async { Ok(Some("new".to_owned())) })
         .await
         .unwrap();
 

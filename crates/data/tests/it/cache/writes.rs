@@ -19,7 +19,11 @@ async fn read_around(process: &Process, write: impl Future<Output = ()>) -> Opti
             writes.await.unwrap();
             Ok(Some("old".to_owned()))
         };
-        process.things.get_or_load("a", soon(), load).await.unwrap()
+        process
+            .things
+            .get_or_load("a", soon(), || load)
+            .await
+            .unwrap()
     };
     let writer = async {
         begins.await.unwrap();
