@@ -37,8 +37,8 @@ pub struct Config {
     /// Bytes of a request line and its headers together.
     #[garde(range(min = 1024, max = 65536))]
     pub head_bytes_max: usize,
-    /// Headers of a request.
-    #[garde(range(min = 8, max = 256))]
+    /// Headers of a request; hyper itself parses no more than 100.
+    #[garde(range(min = 8, max = 100))]
     pub headers_max: usize,
     /// Bytes of a request target.
     #[garde(range(min = 256, max = 32768))]

@@ -210,8 +210,8 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
         // `TimedStream` times the head, because hyper's timer would also end an idle connection.
         .header_read_timeout(None)
         // Twice our own limits, so that what exceeds ours is still parsed and gets a problem for an answer.
-        .max_buf_size((config.head_bytes_max * 2).max(16 * 1024))
-        .max_headers(config.headers_max * 2);
+        // The number of headers stays at hyper's 100: with any other it allocates for them on every request.
+        .max_buf_size((config.head_bytes_max * 2).max(16 * 1024));
     builder
         .http2()
         .timer(TokioTimer::new())
