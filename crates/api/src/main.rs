@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// Gives memory back after a burst of connections, which glibc's keeps: see `deploy/bench/RESULTS.md`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     api::roles::main()
 }
