@@ -22,6 +22,9 @@ use super::rows::Exchange;
 /// hundreds of times during one: many at once make each other late, until all of them time out.
 const OPENINGS_MAX: usize = 2;
 
+/// How often a request that waits for its turn to open a connection looks whether one has come back instead.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// What a node is configured to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -163,17 +166,19 @@ impl Node {
     /// Takes an idle connection or opens one. Opening goes on when the caller gives up, and the connection goes to the pool:
     /// otherwise callers with little time would never see the end of a slow handshake, nor fill an empty pool.
     async fn idle_or_new(self: &Arc<Self>) -> Result<Object<Opener>, Failure> {
-        if !self.must_open() {
-            return self.take().await;
-        }
-        let turn = timeout(self.acquire_timeout, self.openings.clone().acquire_owned());
-        let Ok(Ok(turn)) = turn.await else {
-            return Err(Cause::Exhausted.into());
+        let limit = Instant::now() + self.acquire_timeout;
+        let turn = loop {
+            if !self.must_open() {
+                return self.take().await;
+            }
+            if Instant::now() >= limit {
+                return Err(Cause::Exhausted.into());
+            }
+            let turn = self.openings.clone().acquire_owned();
+            if let Ok(Ok(turn)) = timeout(LOOK_AGAIN, turn).await {
+                break turn;
+            }
         };
-        // Meanwhile another may have been opened or returned.
-        if !self.must_open() {
-            return self.take().await;
-        }
         let node = self.clone();
         let opening = self.tasks.spawn(async move {
             let _turn = turn;

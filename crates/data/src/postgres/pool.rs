@@ -69,7 +69,7 @@ impl Opener {
     /// Opens a connection of the background check's own, to be told apart in `pg_stat_activity`.
     pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
         let options = self.options.clone().application_name("holdfast-check");
-        PgConnection::connect_with(&options).await
+        Box::pin(PgConnection::connect_with(&options)).await
     }
 }
 
@@ -80,7 +80,9 @@ impl managed::Manager for Opener {
     async fn create(&self) -> Result<Connection, sqlx::Error> {
         // Read first: an incident while the connection is being opened concerns it too.
         let generation = self.generation.load(Ordering::Relaxed);
-        let inner = PgConnection::connect_with(&self.options).await?;
+        // A login is a hundred kilobytes of state, which every checkout would otherwise carry along for the case that one
+        // is needed.
+        let inner = Box::pin(PgConnection::connect_with(&self.options)).await?;
         let lifetime = self.lifetime_max.mul_f64(1.0 - fastrand::f64() / 5.0);
         Ok(Connection {
             inner,
