@@ -22,7 +22,7 @@ use state::AppState;
 /// Everything the public listener answers, inside the whole stack of layers.
 pub fn router(state: AppState, observe: ObserveLayer) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
-        .merge(features::routes())
+        .nest("/v1", features::routes())
         .split_for_parts();
     let config = state.http.clone();
     let router = router

@@ -8,9 +8,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::state::AppState;
 
+/// Everything below `/v1`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .nest("/v1/orders", orders::routes())
-        .nest("/v1/products", products::routes())
+        .nest("/orders", orders::routes())
+        .nest("/products", products::routes())
         .merge(sessions::routes())
 }
