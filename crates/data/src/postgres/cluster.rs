@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
+use serde::{Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -47,10 +48,12 @@ pub struct NodeStatus {
     /// Whether it replays another's log, as last seen. A primary must not.
     pub in_recovery: Option<bool>,
     /// How far behind the primary it was, as last seen.
+    #[serde(rename = "lag_ms", serialize_with = "milliseconds")]
     pub lag: Option<Duration>,
     /// The newest applied migration, as last seen.
     pub schema_version: Option<i64>,
     /// Time since the last background check. None before the first.
+    #[serde(rename = "checked_ago_ms", serialize_with = "milliseconds")]
     pub checked_ago: Option<Duration>,
     /// Why the last check failed, without anything secret.
     pub error: Option<String>,
@@ -154,6 +157,13 @@ fn pick_two<T>(from: &[T], wanted: impl Fn(&&T) -> bool + Copy) -> (Option<&T>, 
         None
     };
     (first, second)
+}
+
+fn milliseconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration.map(|time| time.as_millis()).serialize(serializer)
 }
 
 fn url(key: String, secret: &SecretString) -> Result<PgConnectOptions, InvalidUrl> {
