@@ -21,18 +21,23 @@ pub struct Config {
     pub connections_max: usize,
     /// How long a new connection may stay silent.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub first_byte_timeout: Duration,
     /// How long a request head may take from its first byte to its last.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub head_timeout: Duration,
     /// How long a keep-alive connection may be idle between requests. Longer than the balancer's.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub idle_timeout: Duration,
     /// How long a client may pause while it sends a body.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub body_stall_timeout: Duration,
     /// How long a client may pause while it reads a response.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub write_stall_timeout: Duration,
     /// Bytes of a request line and its headers together.
     #[garde(range(min = 1024, max = 65536))]
@@ -54,9 +59,11 @@ pub struct Config {
     pub compress_bytes_min: u64,
     /// Deadline of requests that read (GET, HEAD).
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub read_deadline: Duration,
     /// Deadline of requests that write.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub write_deadline: Duration,
     /// The share of successful requests that leave a line in the log, from 0 to 1. Failed ones always do.
     #[garde(range(min = 0.0, max = 1.0))]
@@ -105,6 +112,7 @@ pub struct AdminConfig {
     pub connections_max: usize,
     /// How long the request runtime may stall before `/health` fails.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub stall_timeout: Duration,
     /// Dependencies without which the service is not ready: `postgres` (any node), `postgres-primary`, `redis`.
     #[garde(inner(custom(known_dependency)))]
@@ -120,6 +128,14 @@ fn known_dependency(name: &str, _: &()) -> garde::Result {
     ))
 }
 
+/// Nothing here may be switched off with a zero, nor wait for longer than anyone would.
+fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
+    if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(duration) {
+        return Ok(());
+    }
+    Err(garde::Error::new("must be between 1ms and 1h"))
+}
+
 fn masked<S: Serializer>(token: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
     token.as_ref().map(|_| "********").serialize(serializer)
 }
@@ -133,5 +149,23 @@ impl Default for AdminConfig {
             stall_timeout: Duration::from_secs(5),
             required: vec!["postgres".to_owned()],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_of_zero_or_without_end_is_refused() {
+        for wait in [Duration::ZERO, Duration::MAX] {
+            let config = Config {
+                head_timeout: wait,
+                ..Config::default()
+            };
+
+            assert!(config.validate().is_err(), "{wait:?}");
+        }
+        assert!(Config::default().validate().is_ok());
     }
 }
