@@ -30,7 +30,7 @@ const MISCONFIGURED: u8 = 78;
 /// HOLDFAST_CONFIG_FILE, then HOLDFAST__SECTION__KEY, then HOLDFAST__SECTION__KEY_FILE (a mounted secret).
 /// `holdfast check-config` prints them all with where each came from.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "holdfast", version)]
 struct Cli {
     #[command(subcommand)]
     role: Role,
