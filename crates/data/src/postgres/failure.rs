@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::node::Role;
+use super::pooler;
 use crate::Error;
 
 /// The kinds of failure that are treated differently somewhere.
@@ -169,6 +170,8 @@ fn classify(error: &sqlx::Error) -> Cause {
         "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | "53300" => {
             Cause::Lost
         }
+        // Gone from the server's session: somebody deallocated it, or a pooler has changed the session. Nothing was run.
+        "26000" => Cause::Lost,
         "25006" => Cause::ReadOnly,
         // A migration changed the type of a prepared statement's result; a new connection prepares it afresh.
         "0A000" if is_stale_plan(error.as_ref()) => Cause::Lost,
@@ -185,6 +188,9 @@ fn is_stale_plan(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
 
 /// What may be shown of an error to people without access to the database: no message, as it may quote data.
 pub(super) fn summary(error: &sqlx::Error) -> String {
+    if let Some(unfit) = pooler::verdict(error) {
+        return unfit.to_string();
+    }
     match error {
         sqlx::Error::Database(error) => format!("SQLSTATE {}", error.code().unwrap_or_default()),
         sqlx::Error::Io(error) => error.kind().to_string(),

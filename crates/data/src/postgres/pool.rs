@@ -2,14 +2,15 @@
 //! at its first use, and then all of its generation are retired.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection as _};
 use tokio::time::Instant;
 
 use super::config::Config;
+use super::pooler::{self, Missing, Unfit};
 
 pub(super) type Pool = managed::Pool<Opener>;
 
@@ -27,8 +28,17 @@ pub(super) struct Connection {
 pub(super) struct Opener {
     options: PgConnectOptions,
     generation: AtomicU64,
-    idle_timeout: Duration,
-    lifetime_max: Duration,
+    config: Config,
+    pooler: Mutex<Pooler>,
+}
+
+/// What the background check knows of the pooler that the node is reached through.
+#[derive(Debug, Default)]
+struct Pooler {
+    /// Why no connection is opened for requests.
+    unfit: Option<Unfit>,
+    /// What was last logged to be missing.
+    missing: Vec<Missing>,
 }
 
 impl Opener {
@@ -36,8 +46,8 @@ impl Opener {
         Self {
             options,
             generation: AtomicU64::new(0),
-            idle_timeout: config.idle_timeout,
-            lifetime_max: config.lifetime_max,
+            config: config.clone(),
+            pooler: Mutex::default(),
         }
     }
 
@@ -62,14 +72,79 @@ impl Opener {
     /// Whether an idle connection may be handed out.
     pub(super) fn is_fit(&self, connection: &Connection, metrics: Metrics) -> bool {
         self.is_current(connection)
-            && metrics.last_used() < self.idle_timeout
+            && metrics.last_used() < self.config.idle_timeout
             && Instant::now() < connection.ends
     }
 
     /// Opens a connection of the background check's own, to be told apart in `pg_stat_activity`.
     pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
         let options = self.options.clone().application_name("holdfast-check");
-        Box::pin(PgConnection::connect_with(&options)).await
+        let outcome = self.connect_and_probe(&options).await;
+        match &outcome {
+            Ok(_) => self.note_verdict(None),
+            // Any other failure says nothing about the pooler.
+            Err(error) => pooler::verdict(error)
+                .into_iter()
+                .for_each(|unfit| self.note_verdict(Some(unfit))),
+        }
+        outcome
+    }
+
+    async fn connect_and_probe(
+        &self,
+        options: &PgConnectOptions,
+    ) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = pooler::connect(options).await?;
+        if self.config.pooled {
+            let missing = pooler::probe(&mut connection, options, &self.config).await?;
+            self.note_missing(missing);
+        }
+        Ok(connection)
+    }
+
+    /// Keeps requests away from a pooler that cannot work, as some of theirs would even succeed on it.
+    fn note_verdict(&self, verdict: Option<Unfit>) {
+        let mut pooler = self.pooler.lock().unwrap_or_else(PoisonError::into_inner);
+        if pooler.unfit == verdict {
+            return;
+        }
+        pooler.unfit = verdict;
+        let server = self.server();
+        match verdict {
+            Some(reason) => {
+                tracing::error!(server, %reason, "Postgres cannot be used the way it is reached");
+                self.retire_all();
+            }
+            None => tracing::info!(server, "Postgres can be used the way it is reached"),
+        }
+    }
+
+    fn note_missing(&self, missing: Vec<Missing>) {
+        let mut pooler = self.pooler.lock().unwrap_or_else(PoisonError::into_inner);
+        if pooler.missing == missing {
+            return;
+        }
+        if !missing.is_empty() {
+            let of = |part: fn(&Missing) -> &str, separator| {
+                missing.iter().map(part).collect::<Vec<_>>().join(separator)
+            };
+            tracing::warn!(
+                server = self.server(),
+                parameters = of(|missing| &missing.parameter, ", "),
+                remedy = of(|missing| &missing.remedy, "; "),
+                "behind the pooler the role's sessions lack limits: run the remedy, then RECONNECT in the pooler"
+            );
+        }
+        pooler.missing = missing;
+    }
+
+    fn server(&self) -> String {
+        format!("{}:{}", self.options.get_host(), self.options.get_port())
+    }
+
+    fn expect_fit(&self) -> Result<(), Unfit> {
+        let pooler = self.pooler.lock().unwrap_or_else(PoisonError::into_inner);
+        pooler.unfit.map_or(Ok(()), Err)
     }
 }
 
@@ -80,10 +155,12 @@ impl managed::Manager for Opener {
     async fn create(&self) -> Result<Connection, sqlx::Error> {
         // Read first: an incident while the connection is being opened concerns it too.
         let generation = self.generation.load(Ordering::Relaxed);
-        // A login is a hundred kilobytes of state, which every checkout would otherwise carry along for the case that one
-        // is needed.
-        let inner = Box::pin(PgConnection::connect_with(&self.options)).await?;
-        let lifetime = self.lifetime_max.mul_f64(1.0 - fastrand::f64() / 5.0);
+        self.expect_fit()?;
+        let inner = pooler::connect(&self.options).await?;
+        let lifetime = self
+            .config
+            .lifetime_max
+            .mul_f64(1.0 - fastrand::f64() / 5.0);
         Ok(Connection {
             inner,
             generation,
@@ -111,20 +188,18 @@ pub(super) fn session_options(
     config: &Config,
     read_only: bool,
 ) -> PgConnectOptions {
-    let ms = |duration: Duration| format!("{}ms", duration.as_millis());
     let options = url
         .application_name("holdfast")
         .statement_cache_capacity(config.statement_cache_max)
-        .disable_statement_logging()
-        .options([
-            ("statement_timeout", ms(config.statement_timeout)),
-            ("lock_timeout", ms(config.lock_timeout)),
-            (
-                "idle_in_transaction_session_timeout",
-                ms(config.idle_in_transaction_timeout),
-            ),
-            ("client_connection_check_interval", "500ms".to_owned()),
-        ]);
+        .disable_statement_logging();
+    if config.pooled {
+        // PgBouncer refuses what it would have to carry from one server connection to the next. Postgres has printed
+        // floats exactly without being asked since version 12.
+        return options.extra_float_digits(None);
+    }
+    let limits = pooler::limits(config);
+    let options =
+        options.options(limits.map(|(name, limit)| (name, format!("{}ms", limit.as_millis()))));
     if read_only {
         options.options([("default_transaction_read_only", "on")])
     } else {

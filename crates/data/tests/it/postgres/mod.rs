@@ -4,6 +4,7 @@ mod faults;
 mod load;
 mod migrations;
 mod pool;
+mod pooler;
 mod rig;
 mod round_trips;
 mod routing;

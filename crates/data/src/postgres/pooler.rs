@@ -1,0 +1,183 @@
+//! A transaction pooler before the servers, such as PgBouncer: whether it can work at all, and whether the role brings the
+//! limits that a session of our own would ask for. Looked at each time the background check opens a connection, and never
+//! for a request.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Error, Executor as _};
+
+use super::config::Config;
+
+/// What sqlx calls its prepared statements. A pooler that keeps them gives them names of its own on the server.
+const OUR_NAMES: &str = "sqlx\\_s\\_%";
+
+/// How often the server looks whether the client of a running statement is still there: the pooler closes the server's
+/// connection when ours ends.
+pub(super) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why nothing can be asked of a node the way it is reached. An operator's mistake: waiting does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// A session's settings were sent along, and refused.
+    #[error(
+        "a pooler here refuses startup parameters: set postgres.pooled = true, and no `options` in the URL"
+    )]
+    RefusesParameters,
+    /// A connection holds a server for the length of one statement.
+    #[error(
+        "the pooler here refuses transactions: it needs pool_mode = transaction, not statement"
+    )]
+    RefusesTransactions,
+    /// A named statement is lost with the server connection, or found on it where another client left it.
+    #[error(
+        "the pooler here loses prepared statements: it needs PgBouncer 1.21 or newer with max_prepared_statements above 0"
+    )]
+    LosesStatements,
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Self {
+        Self::Configuration(Box::new(unfit))
+    }
+}
+
+/// The verdict in an error, if it is one.
+pub(crate) fn verdict(error: &Error) -> Option<Unfit> {
+    match error {
+        Error::Configuration(error) => error.downcast_ref().copied(),
+        _ => None,
+    }
+}
+
+/// Opens a connection. A refusal that only a pooler speaks becomes the verdict on it.
+pub(crate) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+    // A login is a hundred kilobytes of state, which every future around it would carry along.
+    let outcome = Box::pin(PgConnection::connect_with(options)).await;
+    outcome.map_err(|error| match error.as_database_error() {
+        // Postgres has other words, and another SQLSTATE, for a parameter it does not know.
+        Some(refusal)
+            if refusal
+                .message()
+                .starts_with("unsupported startup parameter") =>
+        {
+            Unfit::RefusesParameters.into()
+        }
+        _ => error,
+    })
+}
+
+/// Looks at the pooler through a connection that nothing has been asked of yet. Answers with the limits that the role
+/// lacks.
+pub(super) async fn probe(
+    connection: &mut PgConnection,
+    options: &PgConnectOptions,
+    config: &Config,
+) -> Result<Vec<Missing>, Error> {
+    let begun = connection.execute("begin").await;
+    begun.map_err(|error| as_verdict(error, &["08P01"], Unfit::RefusesTransactions))?;
+    // Like no other, so that what is found under it is this connection's and not what another client left behind.
+    let mark = format!("{:016x}", fastrand::u64(..));
+    let (is_passed_through, server) = named_statement(connection, &mark).await?;
+    let missing = missing_limits(connection, config).await?;
+    connection.execute("rollback").await?;
+    if is_passed_through {
+        expect_session(connection, options, &mark, server).await?;
+    }
+    Ok(missing)
+}
+
+/// Whether a prepared statement has the same name on the server as here, and the server's process.
+async fn named_statement(connection: &mut PgConnection, mark: &str) -> Result<(bool, i32), Error> {
+    let sql = format!(
+        "select bool_or(name like '{OUR_NAMES}'), pg_backend_pid() from pg_prepared_statements where statement like '%{mark}%'"
+    );
+    let found = sqlx::query_as(AssertSqlSafe(sql)).fetch_one(connection);
+    let (is_passed_through, server): (Option<bool>, i32) = found.await.map_err(lost_statement)?;
+    Ok((is_passed_through.unwrap_or(true), server))
+}
+
+/// Names that are passed through do no harm where this connection keeps its server: in session mode, or without a pooler.
+/// That is so unless another client can take the server away.
+async fn expect_session(
+    connection: &mut PgConnection,
+    options: &PgConnectOptions,
+    mark: &str,
+    server: i32,
+) -> Result<(), Error> {
+    let mut other = connect(options).await?;
+    other.execute("begin").await?;
+    let taken: i32 = sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(&mut other)
+        .await
+        .map_err(lost_statement)?;
+    if taken == server {
+        return Err(Unfit::LosesStatements.into());
+    }
+    // The other still holds the server it was given, so this one may be given a third.
+    let (_, now) = named_statement(connection, mark).await?;
+    if now != server {
+        return Err(Unfit::LosesStatements.into());
+    }
+    Ok(())
+}
+
+/// SQLSTATE 26000 and 42P05 (PostgreSQL documentation, appendix A): no such statement, or one of that name already.
+fn lost_statement(error: Error) -> Error {
+    as_verdict(error, &["26000", "42P05"], Unfit::LosesStatements)
+}
+
+fn as_verdict(error: Error, codes: &[&str], unfit: Unfit) -> Error {
+    let code = error.as_database_error().and_then(|error| error.code());
+    match code {
+        Some(code) if codes.contains(&&*code) => unfit.into(),
+        _ => error,
+    }
+}
+
+/// A limit that every session needs and that this role's sessions do not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// The parameter's name in Postgres.
+    pub(super) parameter: String,
+    /// The statement that sets it.
+    pub(super) remedy: String,
+}
+
+/// What the sessions of one's own ask for in the startup message, and behind a pooler the role must bring: each session
+/// parameter with its value.
+pub(super) fn limits(config: &Config) -> [(&'static str, Duration); 4] {
+    [
+        ("statement_timeout", config.statement_timeout),
+        ("lock_timeout", config.lock_timeout),
+        (
+            "idle_in_transaction_session_timeout",
+            config.idle_in_transaction_timeout,
+        ),
+        ("client_connection_check_interval", CLIENT_CHECK_INTERVAL),
+    ]
+}
+
+/// The limits that are off or above ours. All of them are in milliseconds, and off at 0.
+async fn missing_limits(
+    connection: &mut PgConnection,
+    config: &Config,
+) -> Result<Vec<Missing>, Error> {
+    let limits = limits(config);
+    let names = limits.map(|(name, _)| name);
+    let effective: Vec<(String, i64, String)> = sqlx::query_as(
+        "select name, setting::int8, quote_ident(current_user) from pg_settings where name = any($1)",
+    )
+    .bind(names.as_slice())
+    .fetch_all(connection)
+    .await?;
+    let missing = |(name, limit): &(&str, Duration)| {
+        let (_, setting, role) = effective.iter().find(|(found, ..)| found == name)?;
+        let ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+        (*setting == 0 || *setting > ms).then(|| Missing {
+            parameter: (*name).to_owned(),
+            remedy: format!("alter role {role} set {name} = '{ms}ms'"),
+        })
+    };
+    Ok(limits.iter().filter_map(missing).collect())
+}
