@@ -51,12 +51,18 @@ impl settings::Settings for Settings {
     const SECRETS: &'static [&'static str] = &[
         "postgres.primary_url",
         "postgres.replica_urls",
+        "postgres.direct_url",
         "redis.url",
         "admin.token",
     ];
 
     fn rules(&self, _profile: &str) -> Vec<Fault> {
-        [self.timeout_ladders(), self.shutdown_ladder()].concat()
+        [
+            self.timeout_ladders(),
+            self.shutdown_ladder(),
+            self.direct_url(),
+        ]
+        .concat()
     }
 }
 
@@ -92,6 +98,16 @@ impl Settings {
             ]),
         ]
         .concat()
+    }
+
+    /// A pooler shares its sessions between clients, and a migration needs one for itself.
+    fn direct_url(&self) -> Vec<Fault> {
+        let postgres = &self.postgres;
+        if postgres.pooled && postgres.direct_url.is_none() {
+            let problem = "must be set, to the primary without the pooler: migrations need a session of their own";
+            return vec![Fault::new("postgres.direct_url", problem).and("postgres.pooled")];
+        }
+        Vec::new()
     }
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.

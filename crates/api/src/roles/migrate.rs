@@ -1,4 +1,4 @@
-//! `holdfast migrate`: brings the schema up to date and ends.
+//! `holdfast migrate`: brings the schema up to date and ends. On `postgres.direct_url`, around any pooler.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use crate::settings::Settings;
 
 pub async fn run(settings: &Settings, mut signals: Signals) -> anyhow::Result<ExitCode> {
     tokio::select! {
-        applied = data::migrate::run(&settings.postgres.primary_url, &settings.migrate) => applied?,
+        applied = data::migrate::run(settings.postgres.direct_url(), &settings.migrate) => applied?,
         // Each migration is a transaction: what was not committed leaves nothing behind.
         signal = signals.next() => {
             eprintln!("holdfast migrate: stopped by {signal}; run it again to finish");

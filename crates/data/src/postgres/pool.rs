@@ -2,7 +2,6 @@
 //! at its first use, and then all of its generation are retired.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use sqlx::ConnectOptions;
@@ -10,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::time::Instant;
 
 use super::config::Config;
-use super::pooler::{self, Missing, Unfit};
+use super::pooler::{self, Standing};
 
 pub(super) type Pool = managed::Pool<Opener>;
 
@@ -29,16 +28,8 @@ pub(super) struct Opener {
     options: PgConnectOptions,
     generation: AtomicU64,
     config: Config,
-    pooler: Mutex<Pooler>,
-}
-
-/// What the background check knows of the pooler that the node is reached through.
-#[derive(Debug, Default)]
-struct Pooler {
-    /// Why no connection is opened for requests.
-    unfit: Option<Unfit>,
-    /// What was last logged to be missing.
-    missing: Vec<Missing>,
+    /// Whether the node can be used through whatever stands before it.
+    standing: Standing,
 }
 
 impl Opener {
@@ -47,7 +38,7 @@ impl Opener {
             options,
             generation: AtomicU64::new(0),
             config: config.clone(),
-            pooler: Mutex::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -79,72 +70,19 @@ impl Opener {
     /// Opens a connection of the background check's own, to be told apart in `pg_stat_activity`.
     pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
         let options = self.options.clone().application_name("holdfast-check");
-        let outcome = self.connect_and_probe(&options).await;
-        match &outcome {
-            Ok(_) => self.note_verdict(None),
-            // Any other failure says nothing about the pooler.
-            Err(error) => pooler::verdict(error)
-                .into_iter()
-                .for_each(|unfit| self.note_verdict(Some(unfit))),
+        let found = pooler::open_and_probe(&options, &self.config).await;
+        let (host, port) = (options.get_host(), options.get_port());
+        let server = format!(
+            "{host}:{port}/{}",
+            options.get_database().unwrap_or_default()
+        );
+        if self.standing.note(
+            &server,
+            found.as_ref().map(|(_, missing)| missing.as_slice()),
+        ) {
+            self.retire_all();
         }
-        outcome
-    }
-
-    async fn connect_and_probe(
-        &self,
-        options: &PgConnectOptions,
-    ) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = pooler::connect(options).await?;
-        if self.config.pooled {
-            let missing = pooler::probe(&mut connection, options, &self.config).await?;
-            self.note_missing(missing);
-        }
-        Ok(connection)
-    }
-
-    /// Keeps requests away from a pooler that cannot work, as some of theirs would even succeed on it.
-    fn note_verdict(&self, verdict: Option<Unfit>) {
-        let mut pooler = self.pooler.lock().unwrap_or_else(PoisonError::into_inner);
-        if pooler.unfit == verdict {
-            return;
-        }
-        pooler.unfit = verdict;
-        let server = self.server();
-        match verdict {
-            Some(reason) => {
-                tracing::error!(server, %reason, "Postgres cannot be used the way it is reached");
-                self.retire_all();
-            }
-            None => tracing::info!(server, "Postgres can be used the way it is reached"),
-        }
-    }
-
-    fn note_missing(&self, missing: Vec<Missing>) {
-        let mut pooler = self.pooler.lock().unwrap_or_else(PoisonError::into_inner);
-        if pooler.missing == missing {
-            return;
-        }
-        if !missing.is_empty() {
-            let of = |part: fn(&Missing) -> &str, separator| {
-                missing.iter().map(part).collect::<Vec<_>>().join(separator)
-            };
-            tracing::warn!(
-                server = self.server(),
-                parameters = of(|missing| &missing.parameter, ", "),
-                remedy = of(|missing| &missing.remedy, "; "),
-                "behind the pooler the role's sessions lack limits: run the remedy, then RECONNECT in the pooler"
-            );
-        }
-        pooler.missing = missing;
-    }
-
-    fn server(&self) -> String {
-        format!("{}:{}", self.options.get_host(), self.options.get_port())
-    }
-
-    fn expect_fit(&self) -> Result<(), Unfit> {
-        let pooler = self.pooler.lock().unwrap_or_else(PoisonError::into_inner);
-        pooler.unfit.map_or(Ok(()), Err)
+        found.map(|(connection, _)| connection)
     }
 }
 
@@ -155,7 +93,7 @@ impl managed::Manager for Opener {
     async fn create(&self) -> Result<Connection, sqlx::Error> {
         // Read first: an incident while the connection is being opened concerns it too.
         let generation = self.generation.load(Ordering::Relaxed);
-        self.expect_fit()?;
+        self.standing.expect_fit()?;
         let inner = pooler::connect(&self.options).await?;
         let lifetime = self
             .config

@@ -2,6 +2,7 @@
 //! limits that a session of our own would ask for. Looked at each time the background check opens a connection, and never
 //! for a request.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -14,7 +15,7 @@ const OUR_NAMES: &str = "sqlx\\_s\\_%";
 
 /// How often the server looks whether the client of a running statement is still there: the pooler closes the server's
 /// connection when ours ends.
-pub(super) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why nothing can be asked of a node the way it is reached. An operator's mistake: waiting does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,9 +68,20 @@ pub(crate) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, 
     })
 }
 
-/// Looks at the pooler through a connection that nothing has been asked of yet. Answers with the limits that the role
-/// lacks.
-pub(super) async fn probe(
+/// Opens a connection and, where a pooler is expected, looks at it. Answers with the limits that the role lacks, too.
+pub(super) async fn open_and_probe(
+    options: &PgConnectOptions,
+    config: &Config,
+) -> Result<(PgConnection, Vec<Missing>), Error> {
+    let mut connection = connect(options).await?;
+    let missing = match config.pooled {
+        true => probe(&mut connection, options, config).await?,
+        false => Vec::new(),
+    };
+    Ok((connection, missing))
+}
+
+async fn probe(
     connection: &mut PgConnection,
     options: &PgConnectOptions,
     config: &Config,
@@ -139,9 +151,9 @@ fn as_verdict(error: Error, codes: &[&str], unfit: Unfit) -> Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
     /// The parameter's name in Postgres.
-    pub(super) parameter: String,
+    parameter: &'static str,
     /// The statement that sets it.
-    pub(super) remedy: String,
+    remedy: String,
 }
 
 /// What the sessions of one's own ask for in the startup message, and behind a pooler the role must bring: each session
@@ -171,13 +183,78 @@ async fn missing_limits(
     .bind(names.as_slice())
     .fetch_all(connection)
     .await?;
-    let missing = |(name, limit): &(&str, Duration)| {
+    let missing = |(name, limit): &(&'static str, Duration)| {
         let (_, setting, role) = effective.iter().find(|(found, ..)| found == name)?;
         let ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
         (*setting == 0 || *setting > ms).then(|| Missing {
-            parameter: (*name).to_owned(),
+            parameter: name,
             remedy: format!("alter role {role} set {name} = '{ms}ms'"),
         })
     };
     Ok(limits.iter().filter_map(missing).collect())
+}
+
+/// What the looks at one node have shown. Each finding is logged once.
+#[derive(Debug, Default)]
+pub(super) struct Standing(Mutex<Findings>);
+
+#[derive(Debug, Default)]
+struct Findings {
+    unfit: Option<Unfit>,
+    missing: Vec<Missing>,
+}
+
+impl Standing {
+    /// Refuses to open a connection for a request where some requests would fail on it and others not.
+    pub(super) fn expect_fit(&self) -> Result<(), Unfit> {
+        self.findings().unfit.map_or(Ok(()), Err)
+    }
+
+    /// Notes what a look at `server` has shown. True when it has become unfit just now.
+    pub(super) fn note(&self, server: &str, found: Result<&[Missing], &Error>) -> bool {
+        let unfit = match found {
+            Ok(_) => None,
+            Err(error) => match verdict(error) {
+                Some(unfit) => Some(unfit),
+                // Any other failure says nothing about the pooler.
+                None => return false,
+            },
+        };
+        let mut findings = self.findings();
+        if let Ok(missing) = found
+            && findings.missing != missing
+        {
+            findings.missing = missing.to_vec();
+            warn_of(server, missing);
+        }
+        if findings.unfit == unfit {
+            return false;
+        }
+        findings.unfit = unfit;
+        match unfit {
+            Some(reason) => {
+                tracing::error!(server, %reason, "Postgres cannot be used the way it is reached")
+            }
+            None => tracing::info!(server, "Postgres can be used the way it is reached"),
+        }
+        unfit.is_some()
+    }
+
+    fn findings(&self) -> MutexGuard<'_, Findings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn warn_of(server: &str, missing: &[Missing]) {
+    if missing.is_empty() {
+        return;
+    }
+    let parameters: Vec<_> = missing.iter().map(|missing| missing.parameter).collect();
+    let remedies: Vec<_> = missing.iter().map(|missing| &*missing.remedy).collect();
+    tracing::warn!(
+        server,
+        parameters = parameters.join(", "),
+        remedy = remedies.join("; "),
+        "behind the pooler the role's sessions lack limits: run the remedy, then RECONNECT in the pooler"
+    );
 }

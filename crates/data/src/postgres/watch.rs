@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::Cluster;
 use super::failure::summary;
 use super::node::{Node, Role};
+use super::pooler;
 
 /// So many positions of the primary's log are remembered at most.
 const POSITIONS_MAX: usize = 64;
@@ -90,7 +91,13 @@ impl Watcher {
         let limit = self.check_timeout;
         match timeout(limit, self.try_look()).await {
             Ok(Ok(sight)) => Ok(sight),
-            Ok(Err(error)) => Err(summary(&error)),
+            Ok(Err(error)) => {
+                // No accident that may have passed by the next look.
+                if pooler::verdict(&error).is_some() {
+                    self.node.take_out("unfit");
+                }
+                Err(summary(&error))
+            }
             Err(_) => Err(format!("no answer within {limit:?}")),
         }
     }
