@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection as _, Error, Executor as _};
+use sqlx::{AssertSqlSafe, Connection as _, Error, Executor as _, Row as _};
 
 use super::config::Config;
 
@@ -119,11 +119,11 @@ async fn expect_session(
 ) -> Result<(), Error> {
     let mut other = connect(options).await?;
     other.execute("begin").await?;
-    let taken: i32 = sqlx::query_scalar("select pg_backend_pid()")
+    // Without a name, for that of a statement might be found there already.
+    let taken = sqlx::raw_sql("select pg_backend_pid()")
         .fetch_one(&mut other)
-        .await
-        .map_err(lost_statement)?;
-    if taken == server {
+        .await?;
+    if taken.try_get::<i32, _>(0)? == server {
         return Err(Unfit::LosesStatements.into());
     }
     // The other still holds the server it was given, so this one may be given a third.
