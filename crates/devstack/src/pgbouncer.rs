@@ -44,15 +44,18 @@ pub struct Pooling {
     pub prepared_statements_max: u16,
     /// `default_pool_size`: the connections it opens to each of the two servers at most.
     pub server_connections_max: u16,
+    /// `ignore_startup_parameters`: what it accepts at the start of a session and forgets, separated by commas.
+    pub ignored_parameters: &'static str,
 }
 
 impl Default for Pooling {
-    /// What the service needs, and so few connections that clients share them.
+    /// What the service needs, and so few connections that clients share them. What a plain PgBouncer refuses is refused.
     fn default() -> Self {
         Self {
             mode: PoolMode::Transaction,
             prepared_statements_max: 200,
             server_connections_max: 4,
+            ignored_parameters: "",
         }
     }
 }
@@ -139,12 +142,12 @@ impl PgBouncer {
     }
 }
 
-/// No startup parameter is ignored: what a plain PgBouncer would refuse must be seen to be refused.
 fn configuration(guard: &Guard, port: u16, target: &Target, pooling: Pooling) -> Result<String> {
     let Pooling {
         mode,
         prepared_statements_max,
         server_connections_max,
+        ignored_parameters,
     } = pooling;
     let mode = match mode {
         PoolMode::Session => "session",
@@ -172,6 +175,7 @@ auth_file = {}
 pool_mode = {mode}
 max_prepared_statements = {prepared_statements_max}
 default_pool_size = {server_connections_max}
+ignore_startup_parameters = {ignored_parameters}
 max_client_conn = 1000
 server_login_retry = 1
 ",

@@ -155,6 +155,15 @@ fn constraint_name(error: &sqlx::Error) -> String {
     name.unwrap_or("unnamed").to_owned()
 }
 
+/// Whether a migration has changed the type of a prepared statement's result.
+pub(super) fn is_stale_plan(failure: &Failure) -> bool {
+    let error = failure
+        .source
+        .as_ref()
+        .and_then(sqlx::Error::as_database_error);
+    error.is_some_and(|error| error.code().as_deref() == Some("0A000") && is_refused_plan(error))
+}
+
 /// Sorts an error by its SQLSTATE (PostgreSQL documentation, appendix A).
 fn classify(error: &sqlx::Error) -> Cause {
     let error = match error {
@@ -174,14 +183,14 @@ fn classify(error: &sqlx::Error) -> Cause {
         "26000" => Cause::Lost,
         "25006" => Cause::ReadOnly,
         // A migration changed the type of a prepared statement's result; a new connection prepares it afresh.
-        "0A000" if is_stale_plan(error.as_ref()) => Cause::Lost,
+        "0A000" if is_refused_plan(error.as_ref()) => Cause::Lost,
         code if code.starts_with("08") => Cause::Lost,
         code if code.starts_with("23") => Cause::Constraint,
         _ => Cause::Statement,
     }
 }
 
-fn is_stale_plan(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
+fn is_refused_plan(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
     let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
     error.and_then(|error| error.routine()) == Some("RevalidateCachedQuery")
 }

@@ -25,6 +25,11 @@ pub(crate) enum Unfit {
         "a pooler here refuses startup parameters: set postgres.pooled = true, and no `options` in the URL"
     )]
     RefusesParameters,
+    /// They were accepted and dropped.
+    #[error(
+        "a pooler here drops startup parameters, and with them the limits of sessions: set postgres.pooled = true"
+    )]
+    DropsParameters,
     /// A connection holds a server for the length of one statement.
     #[error(
         "the pooler here refuses transactions: it needs pool_mode = transaction, not statement"
@@ -74,11 +79,15 @@ pub(super) async fn open_and_probe(
     config: &Config,
 ) -> Result<(PgConnection, Vec<Missing>), Error> {
     let mut connection = connect(options).await?;
-    let missing = match config.pooled {
-        true => probe(&mut connection, options, config).await?,
-        false => Vec::new(),
-    };
-    Ok((connection, missing))
+    if config.pooled {
+        let missing = probe(&mut connection, options, config).await?;
+        return Ok((connection, missing));
+    }
+    // They were asked for a moment ago.
+    if !missing_limits(&mut connection, config).await?.is_empty() {
+        return Err(Unfit::DropsParameters.into());
+    }
+    Ok((connection, Vec::new()))
 }
 
 async fn probe(

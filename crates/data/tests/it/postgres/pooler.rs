@@ -348,12 +348,56 @@ async fn a_pooler_that_nobody_spoke_of_is_named() {
 }
 
 #[tokio::test]
+async fn a_pooler_that_drops_the_limits_of_sessions_is_named() {
+    let dropping = Pooling {
+        ignored_parameters: "extra_float_digits, options",
+        ..few()
+    };
+    let (mut rig, _pooler) = behind(dropping, |config| config.pooled = false).await;
+    rig.watch();
+
+    expect_refused(&rig, "drops startup parameters").await;
+}
+
+#[tokio::test]
+async fn a_plan_made_stale_by_a_migration_fails_a_few_statements_and_is_made_anew() {
+    const STATEMENTS: usize = 50;
+    let (rig, _pooler) = behind(few(), |_| {}).await;
+    make_scratch(&rig).await;
+    let statement = || sqlx::query("select number from scratch");
+    let everywhere = (0..TASKS).map(|_| (rig.writer(), rig.writer()));
+    let everywhere = everywhere.map(|(one, other)| async move {
+        one.fetch_one(|| sleeping(0.05)).await?;
+        other.execute(statement).await
+    });
+    let answers = everywhere.collect::<JoinSet<_>>().join_all().await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+
+    let alter = "alter table scratch alter number type text";
+    rig.admin().await.execute(alter).await.unwrap();
+    let mut failed = Vec::new();
+    for number in 0..STATEMENTS {
+        if let Err(error) = rig.writer().execute(statement).await {
+            assert!(error.is_transient(), "{error:?}");
+            failed.push(number);
+        }
+    }
+
+    println!("of {STATEMENTS} statements these failed: {failed:?}");
+    // One for each server connection that holds the plan, if no other takes its turn.
+    let few = 1..=usize::from(2 * SERVER_CONNECTIONS);
+    assert!(few.contains(&failed.len()), "{failed:?}");
+    assert!(rig.primary().healthy);
+}
+
+#[tokio::test]
 async fn session_mode_and_no_pooler_at_all_are_accepted_although_names_pass_through() {
     let session = Pooling {
         mode: PoolMode::Session,
         prepared_statements_max: 0,
         // One each for the requests and two for the check, which never come back.
         server_connections_max: 32,
+        ..Pooling::default()
     };
     let (mut rig, _pooler) = behind(session, |_| {}).await;
     make_scratch(&rig).await;
