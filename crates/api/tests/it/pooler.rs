@@ -1,6 +1,6 @@
 //! The whole service behind a real PgBouncer: what clients see, and what operators read when it cannot work.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use devstack::{Database, PgBouncer, Pooling};
 use serde_json::{Value, json};
@@ -90,21 +90,27 @@ fn is_well(reply: &Reply) -> bool {
     reply.json()["status"] == "pass" && seen("postgres-primary") && seen("postgres-replica-0")
 }
 
-/// What a new customer does, over and over: the status of each answer by its request.
-async fn shop(service: std::net::SocketAddr, product: String) -> Vec<(&'static str, u16)> {
-    let mut wire = Wire::connect(service).await.unwrap();
+/// Signs up and in. One after the other, because hashing many passwords at once is refused on a busy machine.
+async fn new_customer(service: SocketAddr) -> [(&'static str, String); 2] {
     let email = format!("{:x}@example.com", fastrand::u64(..));
     let account = json!({ "email": email, "password": PASSWORD });
-    let registered = wire
-        .call("POST /v1/users", &[], Some(&account))
-        .await
-        .unwrap();
-    let headers = sign_in(service, (&email, PASSWORD)).await;
-    let headers = borrowed(&headers);
+    let registered = call(service, "POST /v1/users", &[], Some(&account)).await;
+    assert_eq!(registered.status, 201, "{registered:?}");
+    sign_in(service, (&email, PASSWORD)).await
+}
+
+/// What a customer does, over and over: the status of each answer by its request.
+async fn shop(
+    service: SocketAddr,
+    customer: [(&'static str, String); 2],
+    product: String,
+) -> Vec<(&'static str, u16)> {
+    let mut wire = Wire::connect(service).await.unwrap();
+    let headers = borrowed(&customer);
     let order = json!({ "lines": [{ "product_id": product, "quantity": 1 }] });
-    let mut answers = vec![("register", registered.status)];
+    let one = format!("GET /v1/products/{product}");
+    let mut answers = Vec::new();
     for _ in 0..ROUNDS {
-        let one = format!("GET /v1/products/{product}");
         let requests: [(&str, &str, Option<&Value>); 5] = [
             ("list products", "GET /v1/products?limit=5", None),
             ("get product", &one, None),
@@ -153,8 +159,12 @@ async fn the_shop_is_open_behind_a_pooler_with_few_server_connections() {
     let product = new_product(&service, CLIENTS * ROUNDS).await;
 
     let mut clients = JoinSet::new();
+    let mut customers = Vec::new();
     for _ in 0..CLIENTS {
-        clients.spawn(shop(service.public, product.clone()));
+        customers.push(new_customer(service.public).await);
+    }
+    for customer in customers {
+        clients.spawn(shop(service.public, customer, product.clone()));
     }
     let answers = clients.join_all().await.concat();
     let mut counts = BTreeMap::new();
