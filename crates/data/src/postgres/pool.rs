@@ -65,12 +65,6 @@ impl Opener {
             && metrics.last_used() < self.idle_timeout
             && Instant::now() < connection.ends
     }
-
-    /// Opens a connection of the background check's own, to be told apart in `pg_stat_activity`.
-    pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
-        let options = self.options.clone().application_name("holdfast-check");
-        Box::pin(PgConnection::connect_with(&options)).await
-    }
 }
 
 impl managed::Manager for Opener {

@@ -1,5 +1,6 @@
 //! Postgres: the pool, the choice between the nodes, transactions, migrations.
 
+mod consistency;
 mod faults;
 mod load;
 mod migrations;

@@ -1,0 +1,68 @@
+//! What one request has to see, and whether it wrote.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::position::{Position, Positions};
+
+/// The positions that the reads of one request must not be older than: those its client brought along, and those of its own
+/// writes. Clones share one memory, so whoever holds one sees what the handler wrote.
+#[derive(Clone, Debug, Default)]
+pub struct Consistency(Arc<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// Whether there is anything to look at behind the lock; most reads have nothing.
+    is_bound: AtomicBool,
+    has_written: AtomicBool,
+    positions: Mutex<Positions>,
+}
+
+impl Consistency {
+    /// From here on reads are not older than these positions.
+    pub fn require(&self, positions: &Positions) {
+        if !positions.is_empty() {
+            self.positions().merge(positions);
+            self.0.is_bound.store(true, Ordering::Release);
+        }
+    }
+
+    /// After a write: all that the client's next request has to see. None when nothing was written.
+    pub fn to_hand_on(&self) -> Option<Positions> {
+        let has_written = self.0.has_written.load(Ordering::Acquire);
+        has_written.then(|| *self.positions())
+    }
+
+    /// Notes a commit.
+    pub(super) fn wrote(&self, position: Position) {
+        self.positions().add(position);
+        self.0.is_bound.store(true, Ordering::Release);
+        self.0.has_written.store(true, Ordering::Release);
+    }
+
+    /// Whether any read has to see anything in particular.
+    pub(super) fn is_bound(&self) -> bool {
+        self.0.is_bound.load(Ordering::Acquire)
+    }
+
+    /// What a read of a cluster has to see. None: any state will do.
+    pub(super) fn required(&self, system: u64) -> Option<Position> {
+        if !self.is_bound() {
+            return None;
+        }
+        let positions = self.positions();
+        match system {
+            // Before its first check nothing is known of the cluster, so it might be any of them.
+            0 => Some(Position::UNKNOWN),
+            system => positions.of(system),
+        }
+    }
+
+    fn positions(&self) -> MutexGuard<'_, Positions> {
+        // A plain value: no panic can leave it half changed.
+        self.0
+            .positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
