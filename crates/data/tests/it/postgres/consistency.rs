@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::rig::{PATIENCE, Rig, in_recovery, soon, until};
 
 /// Pairs of a write and a read of what was written.
-const PAIRS: i64 = 2_000;
+const PAIRS: i64 = 10_000;
 const CLIENTS: i64 = 20;
 
 /// A rig whose replica is known, with a table of counters.
