@@ -66,7 +66,7 @@ impl Tokenizer {
         seen
     }
 
-    /// Hands on what the request wrote: to the client, and to its session, which other devices may share.
+    /// Hands on what the request wrote, or saw on the primary: to the client, and to its session, which other devices may share.
     pub async fn hand_on(&self, seen: &Seen, response: &mut Response, deadline: Instant) {
         let Some(positions) = seen.consistency.to_hand_on() else {
             return;

@@ -105,6 +105,23 @@ impl<P: Copy> Db<P> {
     pub fn write(&self) -> Writer<P> {
         Writer { db: self.clone() }
     }
+
+    /// Remembers where the log was after a commit or a read. Not knowing where counts as beyond all that replicas have.
+    fn saw(&self, mark: Option<Point>) {
+        let cluster = &self.cluster.0;
+        if mark.is_some_and(|mark| cluster.log.is_overtaken_by(mark)) {
+            cluster.primary.progress.look_now();
+        }
+        let position = match (cluster.log.system(), mark) {
+            (0, _) | (_, None) => Position::UNKNOWN,
+            (system, Some(Point { timeline, lsn })) => Position {
+                system,
+                timeline,
+                lsn,
+            },
+        };
+        self.consistency.saw(position);
+    }
 }
 
 impl Reader<Shard> {
@@ -163,7 +180,13 @@ impl<P: Copy> Reader<P> {
         let Ok(Ok(_permit)) = wait else {
             return Err(dependency_error(&cluster.primary, Cause::Exhausted.into()));
         };
-        self.on_primary(exchange).await
+        let answer = self.on_primary(exchange).await?;
+        if self.db.consistency.is_followed() {
+            // No earlier than the read, and so no older than what it saw.
+            let mark = self.on_primary(|| Mark).await.ok().flatten();
+            self.db.saw(mark);
+        }
+        Ok(answer)
     }
 
     async fn on_primary<E: Exchange>(&self, exchange: impl Fn() -> E) -> Result<E::Answer, Error> {
@@ -246,21 +269,8 @@ impl<P: Copy> Writer<P> {
         Ok(answer)
     }
 
-    /// Remembers a commit. One whose place is not known was after everything a replica may have.
     pub(super) fn committed(&self, mark: Option<Point>) {
-        let log = &self.cluster().0.log;
-        if mark.is_some_and(|mark| log.is_overtaken_by(mark)) {
-            self.primary().progress.look_now();
-        }
-        let position = match (log.system(), mark) {
-            (0, _) | (_, None) => Position::UNKNOWN,
-            (system, Some(Point { timeline, lsn })) => Position {
-                system,
-                timeline,
-                lsn,
-            },
-        };
-        self.db.consistency.wrote(position);
+        self.db.saw(mark);
     }
 
     pub(super) fn cluster(&self) -> &Cluster {
