@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use serde::{Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::config::{self, Config};
+use super::consistency::Consistency;
 use super::db::Db;
+use super::failure::Cause;
+use super::log::{Log, Need, Point};
 use super::metrics::{Instruments, PoolGauges, in_use_and_idle};
 use super::node::{Node, Role};
 
@@ -25,6 +29,7 @@ pub(super) struct Inner {
     pub(super) replicas: Vec<Arc<Node>>,
     /// Bounds the reads that the primary takes in the place of replicas.
     pub(super) fallback: Semaphore,
+    pub(super) log: Log,
     pub(super) metrics: Instruments,
     pub(super) config: Config,
 }
@@ -50,6 +55,10 @@ pub struct NodeStatus {
     /// How far behind the primary it was, as last seen.
     #[serde(rename = "lag_ms", serialize_with = "milliseconds")]
     pub lag: Option<Duration>,
+    /// The same in bytes of the log.
+    pub lag_bytes: Option<u64>,
+    /// The timeline it is on, as last seen. 0 before.
+    pub timeline: u32,
     /// The newest applied migration, as last seen.
     pub schema_version: Option<i64>,
     /// Time since the last background check. None before the first.
@@ -96,6 +105,7 @@ impl Cluster {
             primary,
             replicas,
             fallback,
+            log: Log::new(config.lag_max),
             metrics,
             config: config.clone(),
         });
@@ -104,6 +114,7 @@ impl Cluster {
     }
 
     /// The database as one request sees it: nothing is begun after `deadline`, and nothing is waited for beyond it.
+    /// Its reads are as old as the replicas; see [`Db::consistent`].
     pub fn db(&self, deadline: Instant) -> Db {
         Db::new(self.clone(), deadline)
     }
@@ -126,37 +137,88 @@ impl Inner {
         std::iter::once(&self.primary).chain(&self.replicas)
     }
 
-    /// The replica for the next read: the less loaded of two random healthy ones. When none is healthy it is the primary's
-    /// turn (None); but a primary that is down itself leaves even a doubtful replica the better choice.
-    pub(super) fn replica(&self) -> Option<&Arc<Node>> {
-        let healthy = |node: &&Arc<Node>| node.health.is_fit_for_reads();
-        let (first, second) = match self.replicas.as_slice() {
-            [] => return None,
-            [only] => (Some(only).filter(healthy), None),
-            several => pick_two(several, healthy),
-        };
-        match (first, second) {
-            (Some(a), Some(b)) => Some(if b.load() < a.load() { b } else { a }),
-            (Some(one), None) | (None, Some(one)) => Some(one),
-            (None, None) if self.primary.health.is_up() => None,
-            (None, None) => fastrand::choice(&self.replicas),
+    /// Whether a commit's point in the log is worth asking for: without replicas nothing can be behind.
+    pub(super) fn has_replicas(&self) -> bool {
+        !self.replicas.is_empty()
+    }
+
+    /// The replica for a read that must not be older than `consistency` says; or why the primary has to take it.
+    pub(super) async fn replica_for(&self, consistency: &Consistency) -> Result<&Arc<Node>, Cause> {
+        match self.need(consistency) {
+            None => self.replica().ok_or(Cause::Down),
+            Some(Need::Primary) => Err(Cause::Behind),
+            Some(Need::Replayed(point)) => match self.replica_at(point) {
+                Some(replica) => Ok(replica),
+                None => self.replica_soon_at(point).await.ok_or(Cause::Behind),
+            },
         }
+    }
+
+    /// What a read must see. None: any state will do.
+    fn need(&self, consistency: &Consistency) -> Option<Need> {
+        let position = consistency.required(self.log.system())?;
+        Some(self.log.need(position))
+    }
+
+    /// The replica for a read that any of them may answer: the less loaded of two random healthy ones (Mitzenmacher, "The
+    /// Power of Two Choices"). When none is healthy it is the primary's turn; but a primary that is down itself leaves even
+    /// a doubtful replica the better choice.
+    fn replica(&self) -> Option<&Arc<Node>> {
+        let healthy = pick(&self.replicas, |node| node.health.is_fit_for_reads());
+        healthy.or_else(|| match self.primary.health.is_up() {
+            true => None,
+            false => fastrand::choice(&self.replicas),
+        })
+    }
+
+    /// A replica that has come as far as `point`.
+    fn replica_at(&self, point: Point) -> Option<&Arc<Node>> {
+        pick(&self.replicas, |node| {
+            node.health.is_fit_for_reads() && node.progress.replayed().covers(point)
+        })
+    }
+
+    /// The first replica to come as far as `point` within `token_wait`. One that is known to be farther behind than that is
+    /// not waited for.
+    async fn replica_soon_at(&self, point: Point) -> Option<&Arc<Node>> {
+        let limit = self.config.token_wait;
+        let is_close = |node: &&Arc<Node>| {
+            let lag = node.health.last_check().lag;
+            node.health.is_fit_for_reads() && lag.is_some_and(|lag| lag.time <= limit)
+        };
+        let mut arrivals: FuturesUnordered<_> = self
+            .replicas
+            .iter()
+            .filter(is_close)
+            .map(|node| async move {
+                node.progress.reach(point).await;
+                node
+            })
+            .collect();
+        timeout(limit, arrivals.next()).await.ok().flatten()
     }
 }
 
-/// Two different random members that satisfy `wanted`, as far as there are any.
-fn pick_two<T>(from: &[T], wanted: impl Fn(&&T) -> bool + Copy) -> (Option<&T>, Option<&T>) {
-    let start = fastrand::usize(..from.len());
-    let (before, after) = from.split_at(start);
-    let mut candidates = after.iter().chain(before).filter(wanted);
-    let first = candidates.next();
-    let rest = candidates.clone().count();
-    let second = if rest > 0 {
-        candidates.nth(fastrand::usize(..rest))
-    } else {
-        None
+/// The less loaded of two random nodes that satisfy `wanted`, as far as there are any. Allocates nothing.
+fn pick(nodes: &[Arc<Node>], wanted: impl Fn(&Node) -> bool + Copy) -> Option<&Arc<Node>> {
+    let start = match nodes {
+        [] => return None,
+        [only] => return Some(only).filter(|node| wanted(node)),
+        several => fastrand::usize(..several.len()),
     };
-    (first, second)
+    let (before, after) = nodes.split_at(start);
+    let mut candidates = after.iter().chain(before).filter(|node| wanted(node));
+    let first = candidates.next()?;
+    let rest = candidates.clone().count();
+    if rest == 0 {
+        return Some(first);
+    }
+    let second = candidates.nth(fastrand::usize(..rest))?;
+    Some(if second.load() < first.load() {
+        second
+    } else {
+        first
+    })
 }
 
 fn milliseconds<S: Serializer>(
@@ -181,12 +243,14 @@ fn status(node: &Arc<Node>) -> NodeStatus {
             Role::Replica => node.health.is_fit_for_reads(),
         },
         in_recovery: check.in_recovery,
-        lag: check.lag,
+        lag: check.lag.map(|lag| lag.time),
+        lag_bytes: check.lag.map(|lag| lag.bytes),
+        timeline: node.progress.replayed().timeline,
         schema_version: check.schema_version,
         checked_ago: check.at.map(|at| at.elapsed()),
         error: check.error,
         in_use,
         idle,
-        max: node.pool.status().max_size,
+        max: node.status().max_size,
     }
 }

@@ -90,6 +90,36 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(100), HOUR)))]
     pub lag_max: Duration,
+    /// The same in bytes of the write-ahead log. Sees a replica fall behind before time has passed.
+    #[garde(range(min = 65_536))]
+    pub lag_bytes_max: u64,
+    /// How long a replica that was taken out stays out at least, however well it looks. Doubles each time it is taken
+    /// out again soon after.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(10), MINUTE)))]
+    pub ejection_min: Duration,
+    /// What `ejection_min` grows to at most.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(10), HOUR)))]
+    pub ejection_max: Duration,
+    /// When all connections of a pool are in use and for so long none came back, they are taken for lost and the pool
+    /// is replaced. Longer than any request may take.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(SECOND, HOUR)))]
+    pub stuck_after: Duration,
+    /// Keys that sign consistency tokens, each of 32 characters or more: the first signs, all are accepted. The same in every process.
+    /// None: a random key, and so tokens that no other process accepts.
+    #[serde(serialize_with = "masked_list")]
+    #[garde(length(max = 4), inner(custom(is_long_enough)))]
+    pub token_keys: Vec<SecretString>,
+    /// How long a consistency token holds. Longer than `lag_max`: every replica has caught up by then, or takes no reads.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(SECOND, HOUR)))]
+    pub token_ttl: Duration,
+    /// How long a read with a consistency token waits for a replica to catch up before it goes to the primary.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::ZERO, SECOND)))]
+    pub token_wait: Duration,
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -117,9 +147,16 @@ impl Default for Config {
             idle_timeout: 5 * MINUTE,
             lifetime_max: 30 * MINUTE,
             statement_cache_max: 256,
-            check_interval: SECOND,
+            check_interval: Duration::from_millis(500),
             check_timeout: Duration::from_millis(500),
             lag_max: SECOND,
+            lag_bytes_max: 64 * 1024 * 1024,
+            ejection_min: SECOND,
+            ejection_max: Duration::from_secs(30),
+            stuck_after: Duration::from_secs(30),
+            token_keys: Vec::new(),
+            token_ttl: Duration::from_secs(30),
+            token_wait: Duration::from_millis(10),
         }
     }
 }
@@ -147,6 +184,13 @@ fn is_postgres_url(url: &SecretString, _: &()) -> garde::Result {
             "must be a URL like postgres://user:password@host:5432/database",
         )),
     }
+}
+
+fn is_long_enough(key: &SecretString, _: &()) -> garde::Result {
+    if key.expose_secret().len() >= 32 {
+        return Ok(());
+    }
+    Err(garde::Error::new("must have 32 characters or more"))
 }
 
 fn masked<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {

@@ -15,6 +15,8 @@ pub(super) enum Cause {
     Exhausted,
     #[error("the node is known to be down")]
     Down,
+    #[error("no replica has replayed what the request must see")]
+    Behind,
     #[error("no connection could be opened")]
     Connect,
     #[error("no answer came in time")]
@@ -43,6 +45,7 @@ impl Cause {
             Self::Deadline => "deadline",
             Self::Exhausted => "exhausted",
             Self::Down => "down",
+            Self::Behind => "behind",
             Self::Connect => "connect",
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
@@ -73,6 +76,7 @@ impl Cause {
         match self {
             Self::Exhausted
             | Self::Down
+            | Self::Behind
             | Self::Connect
             | Self::Timeout
             | Self::Cancelled

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::failure::{Cause, Failure, is_stale_plan};
 use super::limit::Limit;
+use super::log::Point;
 use super::node::Node;
 use super::pool::Opener;
-use super::rows::{Exchange, Plain};
+use super::rows::{CommitAndMark, Exchange, Plain};
 
 /// Where the conversation with the server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,18 +99,18 @@ impl Lease {
         Ok(())
     }
 
-    /// Commits. A refusal by the server ends the transaction too.
-    pub(super) async fn commit(&mut self, limit: Limit) -> Result<(), Failure> {
-        self.end("commit", limit).await
+    /// Commits, and asks where in the log that was. A refusal by the server ends the transaction too.
+    pub(super) async fn commit(&mut self, limit: Limit) -> Result<Option<Point>, Failure> {
+        self.end(CommitAndMark, limit).await
     }
 
     /// Rolls back.
     pub(super) async fn roll_back(&mut self, limit: Limit) -> Result<(), Failure> {
-        self.end("rollback", limit).await
+        self.end(Plain("rollback"), limit).await
     }
 
-    async fn end(&mut self, statement: &'static str, limit: Limit) -> Result<(), Failure> {
-        let outcome = self.run(Plain(statement), limit).await;
+    async fn end<E: Exchange>(&mut self, exchange: E, limit: Limit) -> Result<E::Answer, Failure> {
+        let outcome = self.run(exchange, limit).await;
         if self.state == State::Transaction
             && outcome.as_ref().err().is_none_or(|f| f.source.is_some())
         {
@@ -161,6 +162,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.node.returned();
         let Some(reason) = self.eviction() else {
             return;
         };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -25,6 +25,9 @@ pub(super) struct Instruments {
     evictions: Family<Labels, Counter>,
     statements: Family<Labels, Histogram, fn() -> Histogram>,
     reads_on_primary: Family<Labels, Counter>,
+    /// Reads that had to see something.
+    consistent_reads: Family<Labels, Counter>,
+    pools_replaced: Family<Labels, Counter>,
     pub(super) transaction_retries: Counter,
 }
 
@@ -35,6 +38,8 @@ pub(super) struct NodeInstruments {
     pub(super) statement: Histogram,
     pub(super) timeouts: Counter,
     evictions: Family<Labels, Counter>,
+    consistent_reads: Counter,
+    pools_replaced: Counter,
     pool: String,
 }
 
@@ -46,6 +51,8 @@ impl Instruments {
             evictions: Family::default(),
             statements: Family::new_with_constructor(seconds),
             reads_on_primary: Family::default(),
+            consistent_reads: Family::default(),
+            pools_replaced: Family::default(),
             transaction_retries: Counter::default(),
         };
         registry.register_with_unit(
@@ -80,6 +87,16 @@ impl Instruments {
             "Transactions begun again after a conflict",
             new.transaction_retries.clone(),
         );
+        registry.register(
+            "consistent_reads",
+            "Reads that had to see an earlier write, by the kind of node that took them",
+            new.consistent_reads.clone(),
+        );
+        registry.register(
+            "db_client_pools_replaced",
+            "Pools that had lost all their connections and were replaced",
+            new.pools_replaced.clone(),
+        );
         new
     }
 
@@ -93,6 +110,10 @@ impl Instruments {
             statement,
             timeouts: self.timeouts.get_or_create_owned(&labels),
             evictions: self.evictions.clone(),
+            consistent_reads: self
+                .consistent_reads
+                .get_or_create_owned(&vec![("node", role.dependency().to_owned())]),
+            pools_replaced: self.pools_replaced.get_or_create_owned(&labels),
             pool: pool.to_owned(),
         }
     }
@@ -108,6 +129,14 @@ impl NodeInstruments {
     pub(super) fn evicted(&self, reason: &'static str) {
         let labels = vec![("pool", self.pool.clone()), ("reason", reason.to_owned())];
         self.evictions.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn consistent_read(&self) {
+        self.consistent_reads.inc();
+    }
+
+    pub(super) fn pool_replaced(&self) {
+        self.pools_replaced.inc();
     }
 }
 
@@ -152,15 +181,47 @@ impl Collector for PoolGauges {
             MetricType::Gauge,
         )?;
         for node in cluster.nodes() {
-            let max = as_gauge(node.pool.status().max_size);
+            let max = as_gauge(node.status().max_size);
             ConstGauge::new(max).encode(gauge.encode_family(&[("pool", node.name.as_str())])?)?;
         }
-        Ok(())
+        replication(&cluster, &mut encoder)
     }
 }
 
+/// How far each replica is behind, and what its replay has cancelled, as the background check last saw them.
+fn replication(cluster: &Inner, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let checks = || {
+        let check = |node: &Arc<Node>| (node.name.clone(), node.health.last_check().clone());
+        cluster.replicas.iter().map(check)
+    };
+    let lags = || checks().filter_map(|(name, check)| Some((name, check.lag?)));
+    let help = "How far the replica is behind the primary";
+    let unit = Unit::Seconds;
+    let mut gauge =
+        encoder.encode_descriptor("postgres_replica_lag", help, Some(&unit), MetricType::Gauge)?;
+    for (name, lag) in lags() {
+        ConstGauge::new(lag.time.as_secs_f64())
+            .encode(gauge.encode_family(&[("node", name.as_str())])?)?;
+    }
+    let unit = Unit::Bytes;
+    let mut gauge =
+        encoder.encode_descriptor("postgres_replica_lag", help, Some(&unit), MetricType::Gauge)?;
+    for (name, lag) in lags() {
+        let bytes = i64::try_from(lag.bytes).unwrap_or(i64::MAX);
+        ConstGauge::new(bytes).encode(gauge.encode_family(&[("node", name.as_str())])?)?;
+    }
+    let help = "Queries that the replica cancelled because replay needed what they read";
+    let name = "postgres_replica_conflicts";
+    let mut counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (name, check) in checks() {
+        ConstCounter::new(check.conflicts)
+            .encode(counter.encode_family(&[("node", name.as_str())])?)?;
+    }
+    Ok(())
+}
+
 pub(super) fn in_use_and_idle(node: &Arc<Node>) -> (usize, usize) {
-    let status = node.pool.status();
+    let status = node.status();
     (status.size - status.available, status.available)
 }
 

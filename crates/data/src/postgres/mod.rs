@@ -6,24 +6,34 @@
 
 mod cluster;
 mod config;
+mod consistency;
 mod db;
 mod failure;
 mod health;
 mod lease;
 mod limit;
+mod log;
 mod metrics;
 mod node;
+mod place;
 mod pool;
 mod pooler;
+mod position;
+mod progress;
 mod rows;
+mod token;
 mod transaction;
 mod watch;
 
 pub use cluster::{Cluster, InvalidUrl, NodeStatus};
 pub use config::Config;
 pub(crate) use config::parse;
+pub use consistency::Consistency;
 pub use db::{Db, Reader, Writer};
 pub use node::Role;
+pub use place::{Home, Shard};
 pub(crate) use pooler::{Unfit, connect, verdict};
+pub use position::{Position, Positions};
 pub use rows::{Command, Rows};
+pub use token::Tokens;
 pub use transaction::{Committed, Tx};

@@ -1,21 +1,25 @@
 //! One Postgres server: its pool, its health, its instruments.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode, TimeoutType, Timeouts};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::failure::{Cause, Failure};
-use super::health::Health;
+use super::health::{CHECK_WEIGHT, Health};
 use super::lease::Lease;
 use super::limit::Limit;
 use super::metrics::{Instruments, NodeInstruments};
 use super::pool::{Connection, Opener, Pool, session_options};
+use super::pooler::{self, Standing};
+use super::progress::Progress;
 use super::rows::Exchange;
 
 /// So many connections are opened at once. A handshake costs both sides milliseconds of CPU, and sqlx lets other tasks run
@@ -50,10 +54,18 @@ impl Role {
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) role: Role,
-    pub(super) pool: Pool,
     pub(super) health: Health,
     pub(super) metrics: NodeInstruments,
-    acquire_timeout: Duration,
+    /// How far a replica has come, and who waits for more.
+    pub(super) progress: Progress,
+    /// Replaced as a whole when the watchdog finds that it has lost its connections.
+    pool: ArcSwap<Pool>,
+    options: PgConnectOptions,
+    config: Config,
+    /// Whether it can be used through whatever stands before it.
+    standing: Arc<Standing>,
+    /// Connections given back so far: a pool in use whose count stands still is stuck.
+    returned: AtomicU64,
     /// Turns to open a connection.
     openings: Arc<Semaphore>,
     /// Connections being opened. Each ends within the connect timeout.
@@ -70,40 +82,28 @@ impl Node {
         metrics: &Instruments,
     ) -> Arc<Self> {
         let options = session_options(url, config, role == Role::Replica);
-        let connections_max = match role {
-            Role::Primary => config.primary_connections_max,
-            Role::Replica => config.replica_connections_max,
-        };
-        let limits = PoolConfig {
-            max_size: connections_max,
-            timeouts: Timeouts {
-                wait: Some(config.acquire_timeout),
-                create: Some(config.connect_timeout),
-                recycle: None,
-            },
-            // The last one returned is taken first, so that a quiet pool grows idle ones old enough to be closed.
-            queue_mode: QueueMode::Lifo,
-        };
-        let pool = Pool::builder(Opener::new(options, config))
-            .config(limits)
-            .runtime(deadpool::Runtime::Tokio1)
-            .build()
-            .expect("a runtime is given, the only thing the builder asks for");
+        let standing = Arc::new(Standing::default());
+        let opener = Opener::new(options.clone(), config, standing.clone());
+        let pool = new_pool(role, opener, config);
         let metrics = metrics.node(&name, role);
         Arc::new(Self {
             name,
             role,
-            pool,
-            health: Health::default(),
+            health: Health::new(config),
             metrics,
-            acquire_timeout: config.acquire_timeout,
+            progress: Progress::default(),
+            pool: ArcSwap::from_pointee(pool),
+            options,
+            config: config.clone(),
+            standing,
+            returned: AtomicU64::new(0),
             openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
             tasks: TaskTracker::new(),
         })
     }
 
     /// Runs one statement once.
-    pub(super) async fn once<E: Exchange>(
+    async fn once<E: Exchange>(
         self: &Arc<Self>,
         exchange: E,
         limit: Limit,
@@ -143,7 +143,7 @@ impl Node {
     }
 
     /// A connection for the caller, within the limit.
-    async fn lease(self: &Arc<Self>, limit: Limit) -> Result<Lease, Failure> {
+    pub(super) async fn lease(self: &Arc<Self>, limit: Limit) -> Result<Lease, Failure> {
         limit.remaining()?;
         // Held until the connection is there: whoever gets one and a good answer brings the node back for all.
         let _trial = match self.health.is_up() {
@@ -166,7 +166,7 @@ impl Node {
     /// Takes an idle connection or opens one. Opening goes on when the caller gives up, and the connection goes to the pool:
     /// otherwise callers with little time would never see the end of a slow handshake, nor fill an empty pool.
     async fn idle_or_new(self: &Arc<Self>) -> Result<Object<Opener>, Failure> {
-        let limit = Instant::now() + self.acquire_timeout;
+        let limit = Instant::now() + self.config.acquire_timeout;
         let turn = loop {
             if !self.must_open() {
                 return self.take().await;
@@ -188,12 +188,13 @@ impl Node {
     }
 
     fn must_open(&self) -> bool {
-        let status = self.pool.status();
+        let status = self.status();
         status.available == 0 && status.size < status.max_size
     }
 
     async fn take(&self) -> Result<Object<Opener>, Failure> {
-        match self.pool.get().await {
+        let pool = Pool::clone(&self.pool.load());
+        match pool.get().await {
             Ok(connection) => Ok(connection),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(Cause::Exhausted.into()),
             Err(error) => {
@@ -219,8 +220,15 @@ impl Node {
 
     /// Notes a failure that is the node's.
     pub(super) fn failed(&self, reason: &'static str) {
-        if self.health.failed() {
+        if self.health.failed(1) {
             self.taken_out(reason);
+        }
+    }
+
+    /// Notes that the background check failed.
+    pub(super) fn check_failed(&self) {
+        if self.health.failed(CHECK_WEIGHT) {
+            self.taken_out("check");
         }
     }
 
@@ -238,31 +246,90 @@ impl Node {
 
     /// Ends the generation of a connection that was lost: its neighbours in the pool likely died with it.
     pub(super) fn retire(&self, connection: &Connection) {
-        self.pool.manager().retire(connection);
+        self.pool.load().manager().retire(connection);
     }
 
     /// Closes all idle connections, and the ones in use as they come back.
     pub(super) fn retire_all(&self) {
-        self.pool.manager().retire_all();
+        self.pool.load().manager().retire_all();
         self.close_unfit();
     }
 
     /// Closes the idle connections that would not be handed out any more.
     pub(super) fn close_unfit(&self) {
-        let opener = self.pool.manager();
-        drop(
-            self.pool
-                .retain(|connection, metrics| opener.is_fit(connection, metrics)),
-        );
+        let pool = self.pool.load();
+        let opener = pool.manager();
+        drop(pool.retain(|connection, metrics| opener.is_fit(connection, metrics)));
     }
 
     pub(super) fn is_current(&self, connection: &Connection) -> bool {
-        self.pool.manager().is_current(connection)
+        self.pool.load().manager().is_current(connection)
+    }
+
+    /// Opens a connection outside the pool, for the background check, and looks at the pooler that it leads through, if any.
+    pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
+        let options = self.options.clone().application_name("holdfast-check");
+        let found = pooler::open_and_probe(&options, &self.config).await;
+        let missing = found.as_ref().map(|(_, missing)| missing.as_slice());
+        if self.standing.note(&self.name, missing) {
+            self.take_out("unfit");
+        }
+        found.map(|(connection, _)| connection)
+    }
+
+    pub(super) fn status(&self) -> deadpool::Status {
+        self.pool.load().status()
     }
 
     /// How many requests use or await a connection.
     pub(super) fn load(&self) -> usize {
-        let status = self.pool.status();
+        let status = self.status();
         status.size - status.available + status.waiting
     }
+
+    /// Notes that a connection came back, or was closed instead.
+    pub(super) fn returned(&self) {
+        self.returned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// While every connection is out: how many have come back so far. None while some are not.
+    pub(super) fn returned_if_exhausted(&self) -> Option<u64> {
+        let status = self.status();
+        let is_exhausted = status.available == 0 && status.size == status.max_size;
+        is_exhausted.then(|| self.returned.load(Ordering::Relaxed))
+    }
+
+    /// Begins a new pool. Connections of the old one that turn up after all are closed.
+    pub(super) fn replace_pool(&self) {
+        let opener = Opener::new(self.options.clone(), &self.config, self.standing.clone());
+        let pool = new_pool(self.role, opener, &self.config);
+        self.pool.store(Arc::new(pool));
+        self.metrics.pool_replaced();
+        tracing::error!(
+            node = self.name,
+            "no connection came back to an exhausted pool for postgres.stuck_after: the pool is replaced"
+        );
+    }
+}
+
+fn new_pool(role: Role, opener: Opener, config: &Config) -> Pool {
+    let connections_max = match role {
+        Role::Primary => config.primary_connections_max,
+        Role::Replica => config.replica_connections_max,
+    };
+    let limits = PoolConfig {
+        max_size: connections_max,
+        timeouts: Timeouts {
+            wait: Some(config.acquire_timeout),
+            create: Some(config.connect_timeout),
+            recycle: None,
+        },
+        // The last one returned is taken first, so that a quiet pool grows idle ones old enough to be closed.
+        queue_mode: QueueMode::Lifo,
+    };
+    Pool::builder(opener)
+        .config(limits)
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()
+        .expect("a runtime is given, the only thing the builder asks for")
 }

@@ -1,7 +1,9 @@
 //! How connections are opened and when a pooled one is too old to be handed out. No pings: a dead connection shows itself
 //! at its first use, and then all of its generation are retired.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use sqlx::ConnectOptions;
@@ -27,18 +29,20 @@ pub(super) struct Connection {
 pub(super) struct Opener {
     options: PgConnectOptions,
     generation: AtomicU64,
-    config: Config,
+    idle_timeout: Duration,
+    lifetime_max: Duration,
     /// Whether the node can be used through whatever stands before it.
-    standing: Standing,
+    standing: Arc<Standing>,
 }
 
 impl Opener {
-    pub(super) fn new(options: PgConnectOptions, config: &Config) -> Self {
+    pub(super) fn new(options: PgConnectOptions, config: &Config, standing: Arc<Standing>) -> Self {
         Self {
             options,
             generation: AtomicU64::new(0),
-            config: config.clone(),
-            standing: Standing::default(),
+            idle_timeout: config.idle_timeout,
+            lifetime_max: config.lifetime_max,
+            standing,
         }
     }
 
@@ -63,26 +67,8 @@ impl Opener {
     /// Whether an idle connection may be handed out.
     pub(super) fn is_fit(&self, connection: &Connection, metrics: Metrics) -> bool {
         self.is_current(connection)
-            && metrics.last_used() < self.config.idle_timeout
+            && metrics.last_used() < self.idle_timeout
             && Instant::now() < connection.ends
-    }
-
-    /// Opens a connection of the background check's own, to be told apart in `pg_stat_activity`.
-    pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
-        let options = self.options.clone().application_name("holdfast-check");
-        let found = pooler::open_and_probe(&options, &self.config).await;
-        let (host, port) = (options.get_host(), options.get_port());
-        let server = format!(
-            "{host}:{port}/{}",
-            options.get_database().unwrap_or_default()
-        );
-        if self.standing.note(
-            &server,
-            found.as_ref().map(|(_, missing)| missing.as_slice()),
-        ) {
-            self.retire_all();
-        }
-        found.map(|(connection, _)| connection)
     }
 }
 
@@ -95,10 +81,7 @@ impl managed::Manager for Opener {
         let generation = self.generation.load(Ordering::Relaxed);
         self.standing.expect_fit()?;
         let inner = pooler::connect(&self.options).await?;
-        let lifetime = self
-            .config
-            .lifetime_max
-            .mul_f64(1.0 - fastrand::f64() / 5.0);
+        let lifetime = self.lifetime_max.mul_f64(1.0 - fastrand::f64() / 5.0);
         Ok(Connection {
             inner,
             generation,

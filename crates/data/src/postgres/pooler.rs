@@ -219,8 +219,8 @@ impl Standing {
         self.findings().unfit.map_or(Ok(()), Err)
     }
 
-    /// Notes what a look at `server` has shown. True when it has become unfit just now.
-    pub(super) fn note(&self, server: &str, found: Result<&[Missing], &Error>) -> bool {
+    /// Notes what a look at `node` has shown. True when it has become unfit just now.
+    pub(super) fn note(&self, node: &str, found: Result<&[Missing], &Error>) -> bool {
         let unfit = match found {
             Ok(_) => None,
             Err(error) => match verdict(error) {
@@ -234,7 +234,7 @@ impl Standing {
             && findings.missing != missing
         {
             findings.missing = missing.to_vec();
-            warn_of(server, missing);
+            warn_of(node, missing);
         }
         if findings.unfit == unfit {
             return false;
@@ -242,9 +242,9 @@ impl Standing {
         findings.unfit = unfit;
         match unfit {
             Some(reason) => {
-                tracing::error!(server, %reason, "Postgres cannot be used the way it is reached")
+                tracing::error!(node, %reason, "Postgres cannot be used the way it is reached")
             }
-            None => tracing::info!(server, "Postgres can be used the way it is reached"),
+            None => tracing::info!(node, "Postgres can be used the way it is reached"),
         }
         unfit.is_some()
     }
@@ -254,14 +254,14 @@ impl Standing {
     }
 }
 
-fn warn_of(server: &str, missing: &[Missing]) {
+fn warn_of(node: &str, missing: &[Missing]) {
     if missing.is_empty() {
         return;
     }
     let parameters: Vec<_> = missing.iter().map(|missing| missing.parameter).collect();
     let remedies: Vec<_> = missing.iter().map(|missing| &*missing.remedy).collect();
     tracing::warn!(
-        server,
+        node,
         parameters = parameters.join(", "),
         remedy = remedies.join("; "),
         "behind the pooler the role's sessions lack limits: run the remedy, then RECONNECT in the pooler"

@@ -1,8 +1,11 @@
 //! What can be run on a connection: sqlx's typed queries, and the ways to collect their rows.
 
+use futures::TryStreamExt as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::query::{Map, Query, QueryAs, QueryScalar};
-use sqlx::{Error, Executor, FromRow, IntoArguments, Postgres};
+use sqlx::{Either, Error, Executor, FromRow, IntoArguments, Postgres, Row as _};
+
+use super::log::Point;
 
 /// A query with typed rows: what `query_as!`, `query_scalar!` and a `query!` with columns make, and their unchecked forms.
 pub trait Rows: Send {
@@ -98,6 +101,11 @@ pub(super) trait Exchange: Send {
         self,
         connection: &mut PgConnection,
     ) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
+
+    /// Whether a statement that answered so may have changed anything.
+    fn has_effect(_: &Self::Answer) -> bool {
+        true
+    }
 }
 
 /// Exactly one row is wanted; none is an error.
@@ -110,6 +118,18 @@ pub(super) struct All<Q>(pub(super) Q);
 pub(super) struct Affected<Q>(pub(super) Q);
 /// Plain text without parameters, such as `begin`.
 pub(super) struct Plain(pub(super) &'static str);
+/// The point of the log behind all that was committed so far is wanted.
+pub(super) struct Mark;
+/// A commit, and in the same round trip the point behind it. None when it was committed and the point is not known.
+pub(super) struct CommitAndMark;
+
+/// Of the log's three ends the foremost, which lies behind the commit even with `synchronous_commit` off. Asked after the
+/// commit: before, it may be a point inside the commit's own record.
+macro_rules! mark {
+    () => {
+        "select (pg_current_wal_insert_lsn() - '0/0')::int8, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
+    };
+}
 
 impl<Q: Rows> Exchange for One<Q> {
     type Answer = Q::Row;
@@ -125,6 +145,10 @@ impl<Q: Rows> Exchange for First<Q> {
     async fn run(self, connection: &mut PgConnection) -> Result<Option<Q::Row>, Error> {
         self.0.first(connection).await
     }
+
+    fn has_effect(row: &Option<Q::Row>) -> bool {
+        row.is_some()
+    }
 }
 
 impl<Q: Rows> Exchange for All<Q> {
@@ -132,6 +156,10 @@ impl<Q: Rows> Exchange for All<Q> {
 
     async fn run(self, connection: &mut PgConnection) -> Result<Vec<Q::Row>, Error> {
         self.0.all(connection).await
+    }
+
+    fn has_effect(rows: &Vec<Q::Row>) -> bool {
+        !rows.is_empty()
     }
 }
 
@@ -141,6 +169,10 @@ impl<Q: Command> Exchange for Affected<Q> {
     async fn run(self, connection: &mut PgConnection) -> Result<u64, Error> {
         self.0.rows_affected(connection).await
     }
+
+    fn has_effect(rows_affected: &u64) -> bool {
+        *rows_affected > 0
+    }
 }
 
 impl Exchange for Plain {
@@ -149,4 +181,39 @@ impl Exchange for Plain {
     async fn run(self, connection: &mut PgConnection) -> Result<(), Error> {
         connection.execute(self.0).await.map(|_| ())
     }
+}
+
+impl Exchange for Mark {
+    type Answer = Option<Point>;
+
+    async fn run(self, connection: &mut PgConnection) -> Result<Option<Point>, Error> {
+        let row = sqlx::query(mark!()).fetch_one(connection).await?;
+        Ok(point(&row))
+    }
+}
+
+impl Exchange for CommitAndMark {
+    type Answer = Option<Point>;
+
+    async fn run(self, connection: &mut PgConnection) -> Result<Option<Point>, Error> {
+        let mut answers = sqlx::raw_sql(concat!("commit; ", mark!())).fetch_many(connection);
+        answers.try_next().await?;
+        // From here on it is committed, whatever becomes of the rest.
+        let mut mark = None;
+        while let Ok(Some(answer)) = answers.try_next().await {
+            if let Either::Right(row) = answer {
+                mark = point(&row);
+            }
+        }
+        Ok(mark)
+    }
+}
+
+/// A segment's name begins with its timeline in hexadecimal.
+fn point(row: &PgRow) -> Option<Point> {
+    let (lsn, timeline) = (row.try_get::<i64, _>(0), row.try_get::<&str, _>(1));
+    Some(Point {
+        timeline: u32::from_str_radix(timeline.ok()?, 16).ok()?,
+        lsn: lsn.ok()?.cast_unsigned(),
+    })
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::db::Writer;
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
 use super::limit::Limit;
+use super::place::{Home, Shard};
 use super::rows::{Affected, All, Command, Exchange, First, One, Rows};
 use crate::Error;
 
@@ -22,7 +24,7 @@ const DEPENDENCY: &str = "postgres-primary";
 
 /// An open transaction. Dropped without `commit`, it is rolled back.
 #[derive(Debug)]
-pub struct Tx {
+pub struct Tx<P = Home> {
     /// Empty only after `commit` and while dropping.
     lease: Option<Lease>,
     /// The way back to `Writer::transaction`, which rolls back and learns whether to try again.
@@ -30,8 +32,7 @@ pub struct Tx {
     /// The first failure. Postgres then ignores all that follows, and would even answer a commit with success.
     failure: Option<Error>,
     is_conflict: bool,
-    deadline: Instant,
-    statement_timeout: Duration,
+    writer: Writer<P>,
 }
 
 /// A transaction that was not committed, with its connection.
@@ -51,7 +52,7 @@ pub struct Committed<T>(T);
 #[error("the outcome of the commit is unknown")]
 struct OutcomeUnknown(#[source] Cause);
 
-impl Writer {
+impl<P: Copy> Writer<P> {
     /// Runs a transaction. The closure gets it by value and returns what `Tx::commit` answered; on any error it is rolled
     /// back. After a serialization failure or a deadlock the closure runs again, a few times at most and only before the
     /// deadline: it must do nothing outside the database.
@@ -73,7 +74,7 @@ impl Writer {
     /// The closure's own; `Unavailable` when the primary cannot be reached or when the outcome of the commit is unknown.
     pub async fn transaction<T, E, F, Fut>(&self, body: F) -> Result<T, E>
     where
-        F: Fn(Tx) -> Fut,
+        F: Fn(Tx<P>) -> Fut,
         Fut: Future<Output = Result<Committed<T>, E>>,
         E: From<Error>,
     {
@@ -94,12 +95,12 @@ impl Writer {
             if !is_conflict || attempt == ATTEMPTS_MAX || !self.pause(attempt).await {
                 return Err(error);
             }
-            self.cluster.0.metrics.transaction_retries.inc();
+            self.cluster().0.metrics.transaction_retries.inc();
             attempt += 1;
         }
     }
 
-    async fn begin(&self, home: oneshot::Sender<Unfinished>) -> Result<Tx, Error> {
+    async fn begin(&self, home: oneshot::Sender<Unfinished>) -> Result<Tx<P>, Error> {
         let lease = self.primary().begin(self.limit()).await;
         let lease = lease.map_err(|failure| failure.into_error(DEPENDENCY))?;
         Ok(Tx {
@@ -107,15 +108,14 @@ impl Writer {
             home: Some(home),
             failure: None,
             is_conflict: false,
-            deadline: self.deadline,
-            statement_timeout: self.cluster.0.config.statement_timeout,
+            writer: self.clone(),
         })
     }
 
     /// Bounded by a time of its own, because the deadline may be why there is something to roll back. A failure closes the
     /// connection, which rolls back too.
     async fn roll_back(&self, mut lease: Lease) {
-        let limit = Limit::after(self.cluster.0.config.acquire_timeout);
+        let limit = Limit::after(self.cluster().0.config.acquire_timeout);
         if let Err(failure) = lease.roll_back(limit).await {
             tracing::debug!(
                 reason = failure.cause.label(),
@@ -127,7 +127,7 @@ impl Writer {
     /// Waits a random while before the next attempt. False when the deadline leaves no time for it.
     async fn pause(&self, attempt: u32) -> bool {
         let pause = (PAUSE_MAX * 2_u32.pow(attempt - 1)).mul_f64(fastrand::f64());
-        let has_time = Instant::now() + pause < self.deadline;
+        let has_time = Instant::now() + pause < self.deadline();
         if has_time {
             sleep(pause).await;
         }
@@ -135,7 +135,14 @@ impl Writer {
     }
 }
 
-impl Tx {
+impl Tx<Shard> {
+    /// Whose rows it is about.
+    pub fn key(&self) -> Uuid {
+        self.writer.key()
+    }
+}
+
+impl<P: Copy> Tx<P> {
     /// The one row of the answer; no row is an error.
     pub async fn fetch_one<Q: Rows>(&mut self, query: Q) -> Result<Q::Row, Error> {
         self.run(One(query)).await
@@ -170,8 +177,9 @@ impl Tx {
             return Err(gone());
         };
         match lease.commit(limit).await {
-            Ok(()) => {
+            Ok(mark) => {
                 self.home = None;
+                self.writer.committed(mark);
                 Ok(Committed(value))
             }
             Err(failure) if failure.cause.spares_the_connection() => Err(self.note(failure)),
@@ -201,7 +209,7 @@ impl Tx {
     }
 
     fn limit(&self) -> Limit {
-        Limit::new(self.deadline, self.statement_timeout)
+        self.writer.limit()
     }
 
     fn note(&mut self, failure: Failure) -> Error {
@@ -216,7 +224,7 @@ impl Tx {
     }
 }
 
-impl Drop for Tx {
+impl<P> Drop for Tx<P> {
     fn drop(&mut self) {
         if let (Some(lease), Some(home)) = (self.lease.take(), self.home.take()) {
             // When nobody waits there, the request was given up: the lease is dropped, and so closed.

@@ -1,110 +1,135 @@
 //! The background check: looks at every node at a steady pace, on a connection of its own, so that a full pool does not
-//! pass for a dead server nor the other way round. It brings nodes back that requests no longer try.
+//! pass for a dead server nor the other way round. It brings nodes back that requests no longer try, and tells how far
+//! replicas have come: once a round, and every few milliseconds while a request waits for it.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Inner};
 use super::failure::summary;
+use super::log::Point;
 use super::node::{Node, Role};
-use super::pooler;
+use super::position::Position;
 
-/// So many positions of the primary's log are remembered at most.
-const POSITIONS_MAX: usize = 64;
+/// The pause between two looks at a replica that somebody waits for. One look costs the server some 50 µs.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(2);
 
-/// The log position is what a standby has replayed and what a primary has written.
+/// The first Postgres in which a standby tells by itself when it has replayed something (`WAIT FOR`).
+const WAIT_FOR_VERSION: i32 = 190_000;
+
+/// Everything about a node in one round trip. The log's position is what a standby has replayed and what a primary has
+/// written. A standby's timeline is in the control file, where a failover arrives late; roles that may read all statistics
+/// (`pg_read_all_stats`) see it at once.
 const LOOK: &str = "
-    select pg_is_in_recovery(),
-           ((case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) - '0/0'::pg_lsn)::int8,
-           to_regclass('_sqlx_migrations') is not null";
+    select pg_is_in_recovery() as in_recovery,
+           (select system_identifier from pg_control_system()) as system,
+           case when pg_is_in_recovery() then greatest(
+               (select received_tli from pg_stat_wal_receiver),
+               (select min_recovery_end_timeline from pg_control_recovery()),
+               (select timeline_id from pg_control_checkpoint()))
+           else ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int end as timeline,
+           ((case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) - '0/0')::int8 as lsn,
+           (select confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock
+            from pg_stat_database_conflicts where datname = current_database()) as conflicts,
+           current_setting('server_version_num')::int as version,
+           to_regclass('_sqlx_migrations') is not null as has_schema";
 
 const SCHEMA_VERSION: &str = "select max(version) from _sqlx_migrations where success";
+
+const REPLAYED: &str = "
+    select ((case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) - '0/0')::int8";
+
+#[derive(Debug, sqlx::FromRow)]
+struct Look {
+    in_recovery: bool,
+    system: i64,
+    timeline: i32,
+    lsn: Option<i64>,
+    conflicts: Option<i64>,
+    version: i32,
+    has_schema: bool,
+}
 
 /// What one look at a node shows.
 #[derive(Debug)]
 struct Sight {
     in_recovery: bool,
-    position: Option<i64>,
+    position: Position,
+    conflicts: u64,
     schema_version: Option<i64>,
 }
 
-/// The check's connection to one node, kept from one look to the next.
-struct Watcher {
-    node: Arc<Node>,
+/// The check of one node, with its connection, kept from one look to the next.
+struct Watcher<'a> {
+    cluster: &'a Inner,
+    node: &'a Node,
     connection: Option<PgConnection>,
-    check_timeout: Duration,
-}
-
-/// Where the primary's log ended, and when.
-struct Positions {
-    seen: VecDeque<(Instant, i64)>,
-    lag_max: Duration,
+    /// Whether the server has `WAIT FOR`, and has not refused it.
+    can_wait_for: Option<bool>,
+    /// Since when the pool is exhausted, and how many connections had come back by then.
+    exhausted: Option<(Instant, u64)>,
 }
 
 impl Cluster {
     /// Checks every node each `check_interval` until `shutdown`. To be run by one task for as long as the process serves.
     pub async fn watch(&self, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.watch_forever()).await;
-    }
-
-    async fn watch_forever(&self) {
-        let config = &self.0.config;
-        let watcher = |node: &Arc<Node>| Watcher {
-            node: node.clone(),
-            connection: None,
-            check_timeout: config.check_timeout,
-        };
-        let mut watchers = self.0.nodes().map(watcher).collect::<Vec<_>>();
-        let mut positions = Positions {
-            seen: VecDeque::new(),
-            lag_max: config.lag_max,
-        };
-        let mut ticks = interval(config.check_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let sights = join_all(watchers.iter_mut().map(Watcher::look)).await;
-            let now = Instant::now();
-            // The primary is the first of the nodes.
-            if let Some(Ok(primary)) = sights.first()
-                && !primary.in_recovery
-            {
-                positions.note(primary.position, now);
-            }
-            for (watcher, sight) in watchers.iter().zip(sights) {
-                note(&watcher.node, sight, &positions, now);
-                watcher.node.close_unfit();
-            }
-        }
+        let watchers = self.0.nodes().map(|node| {
+            let watcher = Watcher {
+                cluster: &self.0,
+                node,
+                connection: None,
+                can_wait_for: None,
+                exhausted: None,
+            };
+            watcher.run()
+        });
+        shutdown.run_until_cancelled(join_all(watchers)).await;
     }
 }
 
-impl Watcher {
+impl Watcher<'_> {
+    async fn run(mut self) {
+        let mut ticks = interval(self.cluster.config.check_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => self.check().await,
+                () = self.node.progress.wanted() => match self.node.role {
+                    Role::Primary => self.check().await,
+                    Role::Replica => self.follow().await,
+                },
+            }
+        }
+    }
+
+    async fn check(&mut self) {
+        match self.look().await {
+            Ok(sight) => self.note(&sight),
+            Err(error) => self.failed(error),
+        }
+        self.node.close_unfit();
+        self.guard_pool();
+    }
+
     /// One look, bounded. A connection that does not answer in time is closed.
     async fn look(&mut self) -> Result<Sight, String> {
-        let limit = self.check_timeout;
+        let limit = self.cluster.config.check_timeout;
         match timeout(limit, self.try_look()).await {
             Ok(Ok(sight)) => Ok(sight),
-            Ok(Err(error)) => {
-                // No accident that may have passed by the next look.
-                if pooler::verdict(&error).is_some() {
-                    self.node.take_out("unfit");
-                }
-                Err(summary(&error))
-            }
+            Ok(Err(error)) => Err(summary(&error)),
             Err(_) => Err(format!("no answer within {limit:?}")),
         }
     }
 
     async fn try_look(&mut self) -> Result<Sight, sqlx::Error> {
         if let Some(mut connection) = self.connection.take() {
-            match sight(&mut connection).await {
+            match self.sight(&mut connection).await {
                 Ok(sight) => {
                     self.connection = Some(connection);
                     return Ok(sight);
@@ -113,106 +138,172 @@ impl Watcher {
                 Err(_) => self.node.retire_all(),
             }
         }
-        let mut connection = self.node.pool.manager().open_for_check().await?;
-        let sight = sight(&mut connection).await?;
+        let mut connection = self.node.open_for_check().await?;
+        let sight = self.sight(&mut connection).await?;
         self.connection = Some(connection);
         Ok(sight)
     }
-}
 
-async fn sight(connection: &mut PgConnection) -> Result<Sight, sqlx::Error> {
-    let (in_recovery, position, has_schema) =
-        sqlx::query_as(LOOK).fetch_one(&mut *connection).await?;
-    let schema_version = match has_schema {
-        true => {
-            sqlx::query_scalar(SCHEMA_VERSION)
-                .fetch_one(connection)
-                .await?
-        }
-        false => None,
-    };
-    Ok(Sight {
-        in_recovery,
-        position,
-        schema_version,
-    })
-}
-
-/// Draws the conclusions from one look.
-fn note(node: &Node, sight: Result<Sight, String>, positions: &Positions, now: Instant) {
-    let mut check = node.health.last_check();
-    check.at = Some(now);
-    let sight = match sight {
-        Ok(sight) => sight,
-        Err(error) => {
-            check.error = Some(error);
-            node.failed("check");
-            return;
-        }
-    };
-    check.in_recovery = Some(sight.in_recovery);
-    check.schema_version = sight.schema_version;
-    check.lag = sight
-        .in_recovery
-        .then(|| positions.lag(sight.position, now));
-    if node.role == Role::Primary && sight.in_recovery {
-        check.error = Some("takes no writes: it is in recovery".to_owned());
-        node.take_out("in_recovery");
-        return;
-    }
-    check.error = None;
-    let is_lagging = check.lag.is_some_and(|lag| lag > positions.lag_max);
-    if node.health.set_lagging(is_lagging) {
-        tracing::warn!(node = node.name, is_lagging, lag = ?check.lag, "Postgres replica's lag crossed the limit");
-    }
-    node.succeeded();
-}
-
-impl Positions {
-    fn note(&mut self, position: Option<i64>, now: Instant) {
-        let Some(position) = position else { return };
-        // Entries so far apart that all of them together reach back several times `lag_max`.
-        let step = self.lag_max / 16;
-        let is_known = |(at, last): &(Instant, i64)| now - *at < step || *last == position;
-        if self.seen.back().is_some_and(is_known) {
-            return;
-        }
-        if self.seen.len() == POSITIONS_MAX {
-            self.seen.pop_front();
-        }
-        self.seen.push_back((now, position));
-    }
-
-    /// How long ago the primary was seen at a position that this replica has not reached. Unlike the age of the last
-    /// replayed transaction it does not grow while nothing is written.
-    fn lag(&self, replayed: Option<i64>, now: Instant) -> Duration {
-        let missing = self
-            .seen
-            .iter()
-            .find(|(_, position)| replayed.is_none_or(|replayed| replayed < *position));
-        missing.map_or(Duration::ZERO, |(at, _)| now - *at)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lag_is_the_age_of_the_first_missing_position_and_rests_while_nothing_is_written() {
-        let start = Instant::now();
-        let second = |seconds| start + Duration::from_secs(seconds);
-        let mut positions = Positions {
-            seen: VecDeque::new(),
-            lag_max: Duration::from_secs(1),
+    async fn sight(&mut self, connection: &mut PgConnection) -> Result<Sight, sqlx::Error> {
+        let look: Look = sqlx::query_as(LOOK).fetch_one(&mut *connection).await?;
+        self.can_wait_for
+            .get_or_insert(look.version >= WAIT_FOR_VERSION);
+        let schema_version = match look.has_schema {
+            true => {
+                let query = sqlx::query_scalar(SCHEMA_VERSION);
+                query.fetch_one(connection).await?
+            }
+            false => None,
         };
-        for (at, position) in [100, 200, 300, 300, 300].into_iter().enumerate() {
-            positions.note(Some(position), second(at as u64));
-        }
-
-        let lags = [Some(300), Some(250), Some(150), None];
-        let lags = lags.map(|replayed| positions.lag(replayed, second(5)).as_secs());
-
-        assert_eq!(lags, [0, 3, 4, 5]);
+        Ok(Sight {
+            in_recovery: look.in_recovery,
+            position: Position {
+                system: look.system.cast_unsigned(),
+                timeline: look.timeline.cast_unsigned(),
+                lsn: look.lsn.unwrap_or(0).cast_unsigned(),
+            },
+            conflicts: look.conflicts.unwrap_or(0).cast_unsigned(),
+            schema_version,
+        })
     }
+
+    /// Looks how far the replica has come, for those who wait for it.
+    async fn follow(&mut self) {
+        let limit = self.cluster.config.check_timeout;
+        let Some(connection) = self.connection.as_mut() else {
+            // The next check opens one.
+            return sleep(FOLLOW_PAUSE).await;
+        };
+        let seen = self.node.progress.replayed();
+        let can_wait_for = self.can_wait_for.unwrap_or(false);
+        match timeout(limit, replayed(connection, seen.lsn, can_wait_for)).await {
+            Ok(Ok(lsn)) => self.node.progress.note(Point { lsn, ..seen }),
+            Ok(Err(_)) | Err(_) => {
+                self.connection = None;
+                // Should it have been the reason, asking again and again does as well.
+                self.can_wait_for = Some(false);
+            }
+        }
+        if !can_wait_for {
+            sleep(FOLLOW_PAUSE).await;
+        }
+    }
+
+    fn failed(&self, error: String) {
+        let mut check = self.node.health.last_check();
+        check.at = Some(Instant::now());
+        check.error = Some(error);
+        drop(check);
+        self.node.check_failed();
+    }
+
+    /// Draws the conclusions from one look.
+    fn note(&self, sight: &Sight) {
+        let now = Instant::now();
+        self.note_position(sight, now);
+        let lag = sight
+            .in_recovery
+            .then(|| self.cluster.log.lag(sight.position.lsn, now));
+        let refusal = self.refusal(sight);
+        {
+            let mut check = self.node.health.last_check();
+            check.at = Some(now);
+            check.in_recovery = Some(sight.in_recovery);
+            check.schema_version = sight.schema_version;
+            check.conflicts = sight.conflicts;
+            check.lag = lag;
+            check.error = refusal.map(|(_, why)| why.to_owned());
+        }
+        if let Some((reason, _)) = refusal {
+            return self.node.take_out(reason);
+        }
+        if let Some(lag) = lag {
+            self.note_lag(lag.time, lag.bytes);
+        }
+        if self.node.role == Role::Primary || self.node.health.may_return(now) {
+            self.node.succeeded();
+        }
+    }
+
+    fn note_position(&self, sight: &Sight, now: Instant) {
+        let Position { timeline, lsn, .. } = sight.position;
+        self.node.progress.note(Point { timeline, lsn });
+        let is_writing = self.node.role == Role::Primary && !sight.in_recovery;
+        if is_writing && self.cluster.log.note(sight.position, now) {
+            tracing::warn!(
+                timeline,
+                "Postgres failed over: the primary is on a new timeline"
+            );
+        }
+    }
+
+    /// Why the node must not be used although it answers, as a label and for people.
+    fn refusal(&self, sight: &Sight) -> Option<(&'static str, &'static str)> {
+        let system = self.cluster.log.system();
+        match self.node.role {
+            Role::Primary if sight.in_recovery => {
+                Some(("in_recovery", "takes no writes: it is in recovery"))
+            }
+            Role::Replica if system != 0 && system != sight.position.system => {
+                Some(("other_system", "is no replica of this primary"))
+            }
+            Role::Primary | Role::Replica => None,
+        }
+    }
+
+    /// A replica that fell behind has to come well within the limits again, or it would go in and out at the edge.
+    fn note_lag(&self, time: Duration, bytes: u64) {
+        let config = &self.cluster.config;
+        let health = &self.node.health;
+        let slack = if health.is_lagging() { 2 } else { 1 };
+        let is_lagging =
+            time > config.lag_max / slack || bytes > config.lag_bytes_max / u64::from(slack);
+        if health.set_lagging(is_lagging) {
+            tracing::warn!(
+                node = self.node.name,
+                is_lagging,
+                lag = ?time,
+                lag_bytes = bytes,
+                "Postgres replica's lag crossed the limit"
+            );
+        }
+    }
+
+    /// The watchdog: a pool of which no connection has come back for longer than anything may hold one has lost them.
+    fn guard_pool(&mut self) {
+        let Some(returned) = self.node.returned_if_exhausted() else {
+            self.exhausted = None;
+            return;
+        };
+        match self.exhausted {
+            Some((since, before)) if before == returned => {
+                if since.elapsed() >= self.cluster.config.stuck_after {
+                    self.node.replace_pool();
+                    self.exhausted = None;
+                }
+            }
+            _ => self.exhausted = Some((Instant::now(), returned)),
+        }
+    }
+}
+
+/// What a standby has replayed. Where it can, the server answers as soon as that is more than `seen`.
+async fn replayed(
+    connection: &mut PgConnection,
+    seen: u64,
+    can_wait_for: bool,
+) -> Result<u64, sqlx::Error> {
+    if can_wait_for {
+        let next = seen + 1;
+        let wait = format!(
+            "wait for lsn '{:X}/{:X}' with (mode 'standby_replay', timeout '20ms', no_throw)",
+            next >> 32,
+            next & 0xFFFF_FFFF
+        );
+        sqlx::raw_sql(AssertSqlSafe(wait))
+            .execute(&mut *connection)
+            .await?;
+    }
+    let lsn: Option<i64> = sqlx::query_scalar(REPLAYED).fetch_one(connection).await?;
+    Ok(lsn.unwrap_or(0).cast_unsigned())
 }

@@ -60,7 +60,7 @@ async fn list_orders(
     db: Db,
     Query(filter): Query<OrderFilter>,
 ) -> ApiResult<Body<Page<Order>>> {
-    let orders = store::list(&own(&db), session.user_id, &filter).await?;
+    let orders = store::list(&db.read(), session.user_id, &filter).await?;
     Ok(Body(Page::cut(orders, filter.limit, |last| last.id)))
 }
 
@@ -68,13 +68,8 @@ async fn list_orders(
 #[utoipa::path(get, path = "/{id}", tag = "orders", params(("id" = Uuid, Path)),
     responses((status = 200, body = Order), (status = 401), (status = 404)))]
 async fn get_order(session: Session, db: Db, Path(id): Path<Uuid>) -> ApiResult<Body<Order>> {
-    store::find(&own(&db), session.user_id, id)
+    store::find(&db.read(), session.user_id, id)
         .await?
         .map(Body)
         .ok_or(ApiError::NotFound)
-}
-
-/// Where a customer's own orders are read: from the primary, because a replica may not have the one just placed.
-fn own(db: &Db) -> data::postgres::Reader {
-    db.write().reader()
 }
