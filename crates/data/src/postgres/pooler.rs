@@ -179,7 +179,8 @@ pub(super) fn limits(config: &Config) -> [(&'static str, Duration); 4] {
     ]
 }
 
-/// The limits that are off or above ours. All of them are in milliseconds, and off at 0.
+/// The limits that are off or above ours. All of them are durations, and off at 0. Not read from `pg_settings`, which is
+/// slow, and gets in the way of a standby's replay.
 async fn missing_limits(
     connection: &mut PgConnection,
     config: &Config,
@@ -187,7 +188,8 @@ async fn missing_limits(
     let limits = limits(config);
     let names = limits.map(|(name, _)| name);
     let effective: Vec<(String, i64, String)> = sqlx::query_as(
-        "select name, setting::int8, quote_ident(current_user) from pg_settings where name = any($1)",
+        "select name, (extract(epoch from current_setting(name)::interval) * 1000)::int8, quote_ident(current_user)
+         from unnest($1::text[]) as name",
     )
     .bind(names.as_slice())
     .fetch_all(connection)
