@@ -31,6 +31,7 @@
 mod binaries;
 mod databases;
 mod guard;
+mod meter;
 mod network;
 mod ports;
 mod postgres;
@@ -43,6 +44,7 @@ mod stack;
 mod upstream;
 
 pub use databases::{Database, Template};
+pub use meter::{Meter, Traffic};
 pub use postgres::Postgres;
 pub use proxy::{Direction, Fault, Proxy, Target, Toxic};
 pub use redis::Redis;
