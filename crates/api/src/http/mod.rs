@@ -10,6 +10,7 @@ pub mod error;
 pub mod extract;
 mod guard;
 pub mod health;
+pub mod include;
 mod json;
 pub mod layers;
 mod listener;
