@@ -8,4 +8,3 @@ mod rig;
 mod round_trips;
 mod routing;
 mod transactions;
-mod wire;
