@@ -68,7 +68,7 @@ pub struct OrderParts {
     /// Comma-separated relations to include in the answer.
     #[garde(skip)]
     #[serde(default)]
-    #[param(value_type = Option<Vec<Relation>>, style = Form, explode = false)]
+    #[param(value_type = Option<Vec<Relation>>, inline, style = Form, explode = false)]
     pub include: Include<Relation>,
 }
 
@@ -115,7 +115,7 @@ pub struct OrderFilter {
     /// Comma-separated relations to include in the answer.
     #[garde(skip)]
     #[serde(default)]
-    #[param(value_type = Option<Vec<Relation>>, style = Form, explode = false)]
+    #[param(value_type = Option<Vec<Relation>>, inline, style = Form, explode = false)]
     pub include: Include<Relation>,
 }
 
