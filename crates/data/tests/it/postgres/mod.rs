@@ -4,6 +4,7 @@ mod faults;
 mod load;
 mod migrations;
 mod pool;
+mod replicas;
 mod rig;
 mod round_trips;
 mod routing;
