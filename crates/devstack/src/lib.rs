@@ -29,6 +29,7 @@
 )]
 
 mod binaries;
+mod cgroup;
 mod databases;
 mod guard;
 mod meter;
