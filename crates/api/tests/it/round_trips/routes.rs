@@ -1,4 +1,4 @@
-//! The round trips of every route, as `deploy/bench/ROUND_TRIPS.md` lists them.
+//! The round trips of every route, as `deploy/bench/RESULTS.md` lists them.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
@@ -232,19 +232,23 @@ fn operations(document: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Compares the table with the page, or leaves what the page should be where it can be copied from.
+/// Compares the table with the one on the page, or leaves what the page should be where it can be copied from.
 fn hold(table: &str) {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/bench/ROUND_TRIPS.md");
-    let kept = fs::read_to_string(&page).unwrap_or_default();
-    let (head, _) = kept.split_once("| request").unwrap_or((&kept, ""));
     println!("{table}");
-    if kept != format!("{head}{table}") {
-        let counted = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ROUND_TRIPS.md");
-        fs::write(&counted, format!("{head}{table}")).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/bench/RESULTS.md");
+    let kept = fs::read_to_string(&page).unwrap();
+    let start = kept.find("| request |").unwrap();
+    let length = kept[start..]
+        .find("\n\n")
+        .map_or(kept.len() - start, |end| end + 1);
+    let counted = format!("{}{table}{}", &kept[..start], &kept[start + length..]);
+    if kept != counted {
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("RESULTS.md");
+        fs::write(&copy, counted).unwrap();
         panic!(
-            "the routes make other round trips than deploy/bench/ROUND_TRIPS.md says; if they should:\n\
+            "the routes make other round trips than deploy/bench/RESULTS.md says; if they should:\n\
              cp {} deploy/bench/",
-            counted.display()
+            copy.display()
         );
     }
 }
