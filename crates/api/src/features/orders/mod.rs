@@ -85,8 +85,9 @@ async fn get_order(
     Ok(Body(order))
 }
 
-/// Loads what is to be included for all `orders` at once. Products by a statement of their own and no join, because they
-/// need not be where a customer's orders are; and from a replica, for the catalogue is no fresher.
+/// Loads what is to be included for all `orders` at once, at most 100 of 50 lines each. Products by a statement of their
+/// own and no join, because they need not be where a customer's orders are; and from a replica, for the catalogue shows
+/// nothing fresher.
 async fn include(include: &Include<Relation>, db: &Db, orders: &mut [Order]) -> ApiResult<()> {
     let lines = orders.iter().flat_map(|order| &order.lines);
     let ids = lines.map(|line| line.product_id);
