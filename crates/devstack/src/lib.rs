@@ -30,8 +30,10 @@
 )]
 
 mod binaries;
+mod cgroup;
 mod databases;
 mod guard;
+mod meter;
 mod network;
 mod pgbouncer;
 mod ports;
@@ -45,6 +47,7 @@ mod stack;
 mod upstream;
 
 pub use databases::{Database, Template};
+pub use meter::{Meter, Traffic};
 pub use pgbouncer::{PgBouncer, PoolMode, Pooling};
 pub use postgres::Postgres;
 pub use proxy::{Direction, Fault, Proxy, Target, Toxic};

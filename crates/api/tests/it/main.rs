@@ -10,6 +10,7 @@ mod http2;
 mod openapi;
 mod plans;
 mod pooler;
+mod round_trips;
 mod service;
 mod shutdown;
 mod slow_clients;

@@ -65,7 +65,7 @@ impl Db {
         Self {
             cluster,
             deadline,
-            consistency: Consistency::default(),
+            consistency: Consistency::NONE,
             place: Home,
         }
     }

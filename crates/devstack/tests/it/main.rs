@@ -7,6 +7,7 @@ mod faults;
 mod http;
 mod pgbouncer;
 mod servers;
+mod standbys;
 
 use std::time::Duration;
 

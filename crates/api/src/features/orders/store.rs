@@ -79,6 +79,7 @@ fn receipt(new: &NewOrder, sold: &[Sold]) -> Vec<OrderLine> {
             name: name.clone(),
             quantity: line.quantity,
             price_cents: *price_cents,
+            product: None,
         })
     };
     new.lines.iter().filter_map(line).collect()
@@ -205,6 +206,7 @@ async fn with_lines(
             name: row.name,
             quantity: row.quantity,
             price_cents: row.price_cents,
+            product: None,
         };
         lines.entry(row.order_id).or_default().push(line);
     }
