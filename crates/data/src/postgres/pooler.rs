@@ -13,6 +13,11 @@ use super::config::Config;
 /// What sqlx calls its prepared statements. A pooler that keeps them gives them names of its own on the server.
 const OUR_NAMES: &str = "sqlx\\_s\\_%";
 
+/// How PgBouncer begins to refuse a startup parameter. Postgres has other words for one that it does not know.
+const REFUSES_PARAMETERS: &str = "unsupported startup parameter";
+/// How it begins to refuse a transaction.
+const REFUSES_TRANSACTIONS: &str = "transaction blocks not allowed";
+
 /// How often the server looks whether the client of a running statement is still there: the pooler closes the server's
 /// connection when ours ends.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -60,17 +65,15 @@ pub(crate) fn verdict(error: &Error) -> Option<Unfit> {
 pub(crate) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     // A login is a hundred kilobytes of state, which every future around it would carry along.
     let outcome = Box::pin(PgConnection::connect_with(options)).await;
-    outcome.map_err(|error| match error.as_database_error() {
-        // Postgres has other words, and another SQLSTATE, for a parameter it does not know.
-        Some(refusal)
-            if refusal
-                .message()
-                .starts_with("unsupported startup parameter") =>
-        {
-            Unfit::RefusesParameters.into()
-        }
+    outcome.map_err(|error| refused(error, REFUSES_PARAMETERS, Unfit::RefusesParameters))
+}
+
+/// PgBouncer has one SQLSTATE for all it has to say, be it that the server is down, so its words have to tell.
+fn refused(error: Error, words: &str, unfit: Unfit) -> Error {
+    match error.as_database_error() {
+        Some(refusal) if refusal.message().starts_with(words) => unfit.into(),
         _ => error,
-    })
+    }
 }
 
 /// Opens a connection and, where a pooler is expected, looks at it. Answers with the limits that the role lacks, too.
@@ -96,7 +99,7 @@ async fn probe(
     config: &Config,
 ) -> Result<Vec<Missing>, Error> {
     let begun = connection.execute("begin").await;
-    begun.map_err(|error| as_verdict(error, &["08P01"], Unfit::RefusesTransactions))?;
+    begun.map_err(|error| refused(error, REFUSES_TRANSACTIONS, Unfit::RefusesTransactions))?;
     // Like no other, so that what is found under it is this connection's and not what another client left behind.
     let mark = format!("{:016x}", fastrand::u64(..));
     let (is_passed_through, server) = named_statement(connection, &mark).await?;
@@ -145,13 +148,9 @@ async fn expect_session(
 
 /// SQLSTATE 26000 and 42P05 (PostgreSQL documentation, appendix A): no such statement, or one of that name already.
 fn lost_statement(error: Error) -> Error {
-    as_verdict(error, &["26000", "42P05"], Unfit::LosesStatements)
-}
-
-fn as_verdict(error: Error, codes: &[&str], unfit: Unfit) -> Error {
     let code = error.as_database_error().and_then(|error| error.code());
-    match code {
-        Some(code) if codes.contains(&&*code) => unfit.into(),
+    match code.as_deref() {
+        Some("26000" | "42P05") => Unfit::LosesStatements.into(),
         _ => error,
     }
 }
@@ -179,8 +178,8 @@ pub(super) fn limits(config: &Config) -> [(&'static str, Duration); 4] {
     ]
 }
 
-/// The limits that are off or above ours. All of them are durations, and off at 0. Not read from `pg_settings`, which is
-/// slow, and gets in the way of a standby's replay.
+/// The limits that are off or above ours. All of them are durations, and off at 0. Not read from `pg_settings`,
+/// which lists some 350 of them to find four.
 async fn missing_limits(
     connection: &mut PgConnection,
     config: &Config,
@@ -193,7 +192,8 @@ async fn missing_limits(
     )
     .bind(names.as_slice())
     .fetch_all(connection)
-    .await?;
+    .await
+    .map_err(lost_statement)?;
     let missing = |(name, limit): &(&'static str, Duration)| {
         let (_, setting, role) = effective.iter().find(|(found, ..)| found == name)?;
         let ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);

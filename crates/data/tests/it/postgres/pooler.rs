@@ -340,6 +340,36 @@ async fn a_pooler_in_statement_mode_is_refused_until_it_is_set_right() {
 }
 
 #[tokio::test]
+async fn a_pooler_whose_server_refuses_it_is_not_taken_for_one_that_cannot_work() {
+    let (mut rig, _pooler) = behind(few(), |_| {}).await;
+    make_scratch(&rig).await;
+    rig.watch();
+    expect_used(&rig).await;
+    let mut admin = rig.admin().await;
+    let name = rig.database.name.clone();
+    let mut set_limit = async |limit: i32| {
+        // A superuser is let in all the same.
+        let set = format!("alter database {name} connection limit {limit}");
+        admin.execute(AssertSqlSafe(set)).await.unwrap();
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity
+                   where datname = current_database() and usename = 'holdfast'";
+        admin.execute(end).await.unwrap();
+    };
+
+    set_limit(0).await;
+    until("the check fails", async || rig.primary().error.is_some()).await;
+    let told = rig.primary().error.unwrap_or_default();
+    set_limit(-1).await;
+
+    println!("{told}");
+    assert!(
+        told.starts_with("SQLSTATE") || told.starts_with("no answer"),
+        "{told}"
+    );
+    expect_used(&rig).await;
+}
+
+#[tokio::test]
 async fn a_pooler_that_nobody_spoke_of_is_named() {
     let (mut rig, _pooler) = behind(few(), |config| config.pooled = false).await;
     rig.watch();
