@@ -1,51 +1,21 @@
-//! Behind a real PgBouncer: clients share few server connections, and nothing of it shows, unless it cannot work.
+//! What the data layer does behind a pooler that is as it should be.
 
 use std::time::Duration;
 
 use data::Error;
 use data::migrate;
-use data::postgres::{Cluster, Config};
-use devstack::{PgBouncer, PoolMode, Pooling};
+use data::postgres::Config;
 use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::load::{self, Load, failures};
-use super::rig::{PATIENCE, Rig, in_recovery, migrated, sleeping, soon, until};
+use super::super::load::{self, Load, failures};
+use super::super::rig::{PATIENCE, Rig, sleeping, soon, until};
+use super::{SERVER_CONNECTIONS, behind, few, make_scratch, one_query};
 
 const TASKS: i64 = 16;
 const QUERIES: i64 = 50;
-/// Far fewer than tasks.
-const SERVER_CONNECTIONS: u16 = 4;
-
-/// A cluster that reaches its servers through a pooler, and the pooler.
-async fn behind(pooling: Pooling, adjust: impl FnOnce(&mut Config)) -> (Rig, PgBouncer) {
-    let services = devstack::shared().await;
-    let database = migrated(services).await;
-    let pooler = services.pgbouncer(&database, pooling).await.unwrap();
-    let rig = Rig::over(database, |config| {
-        config.primary_url = SecretString::from(pooler.primary_url());
-        config.replica_urls = vec![SecretString::from(pooler.replica_url())];
-        config.pooled = true;
-        config.check_interval = Duration::from_millis(100);
-        adjust(config);
-    });
-    (rig, pooler)
-}
-
-fn few() -> Pooling {
-    Pooling {
-        server_connections_max: SERVER_CONNECTIONS,
-        ..Pooling::default()
-    }
-}
-
-async fn make_scratch(rig: &Rig) {
-    let create =
-        "create table scratch (task int8, number int8); alter table scratch owner to holdfast";
-    rig.admin().await.execute(create).await.unwrap();
-}
 
 /// Behind a pooler the server learns that a client is gone as without one, if the role says that it should look.
 async fn let_the_server_look_for_its_clients(rig: &Rig) {
@@ -60,48 +30,6 @@ async fn let_the_server_look_for_its_clients(rig: &Rig) {
 async fn server_connections(admin: &mut PgConnection) -> i64 {
     let count = "select count(*) from pg_stat_activity where datname = current_database() and usename = 'holdfast'";
     sqlx::query_scalar(count).fetch_one(admin).await.unwrap()
-}
-
-/// One of the ways to use the database, by turns. Every third transaction is rolled back.
-async fn one_query(cluster: &Cluster, task: i64, number: i64) -> Result<(), Error> {
-    let db = cluster.db(soon());
-    let count =
-        || sqlx::query_scalar::<_, i64>("select count(*) from scratch where task = $1").bind(task);
-    let insert = || {
-        sqlx::query("insert into scratch values ($1, $2)")
-            .bind(task)
-            .bind(number)
-    };
-    match number % 5 {
-        0 => db.read().fetch_one(in_recovery).await.map(|_| ()),
-        1 => db.read().fetch_one(count).await.map(|_| ()),
-        2 => db.write().execute(insert).await.map(|_| ()),
-        3 => {
-            db.write()
-                .transaction(|mut tx| async move {
-                    tx.execute(insert()).await?;
-                    let seen = tx.fetch_one(count()).await?;
-                    assert!(seen > 0, "a transaction does not see its own write");
-                    tx.commit(()).await
-                })
-                .await
-        }
-        _ => {
-            let refused = db
-                .write()
-                .transaction(|mut tx| async move {
-                    tx.execute(insert()).await?;
-                    tx.execute(sqlx::query("select 1 / ($1 - $1)").bind(number))
-                        .await?;
-                    tx.commit(()).await
-                })
-                .await;
-            match refused {
-                Err(Error::Statement(_)) => Ok(()),
-                other => other,
-            }
-        }
-    }
 }
 
 #[tokio::test]
@@ -261,134 +189,6 @@ async fn migrations_refuse_a_pooler_and_run_on_the_direct_url() {
     applied.unwrap();
 }
 
-/// Waits until the check says of both nodes why they cannot be used, and that no request is let through.
-async fn expect_refused(rig: &Rig, reason: &str) {
-    for node in [Rig::primary, Rig::replica] {
-        until(reason, async || {
-            let error = node(rig).error.unwrap_or_default();
-            error.contains(reason) && !node(rig).healthy
-        })
-        .await;
-        println!(
-            "{}: {}",
-            node(rig).name,
-            node(rig).error.unwrap_or_default()
-        );
-    }
-    let write = rig.writer().fetch_one(in_recovery).await;
-    let read = rig.reader().fetch_one(in_recovery).await;
-    assert!(matches!(write, Err(Error::Unavailable { .. })), "{write:?}");
-    assert!(matches!(read, Err(Error::Unavailable { .. })), "{read:?}");
-}
-
-async fn expect_used(rig: &Rig) {
-    until("both nodes are used", async || {
-        let is_well = |node: data::postgres::NodeStatus| {
-            node.healthy && node.error.is_none() && node.checked_ago.is_some()
-        };
-        is_well(rig.primary()) && is_well(rig.replica())
-    })
-    .await;
-    for number in 0..5 {
-        one_query(&rig.cluster, 0, number).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_pooler_that_loses_prepared_statements_is_refused_until_it_is_set_right() {
-    let forgetful = Pooling {
-        prepared_statements_max: 0,
-        ..few()
-    };
-    let (mut rig, pooler) = behind(forgetful, |_| {}).await;
-    make_scratch(&rig).await;
-    rig.watch();
-
-    expect_refused(&rig, "max_prepared_statements above 0").await;
-    pooler.reload(few()).unwrap();
-
-    expect_used(&rig).await;
-}
-
-#[tokio::test]
-async fn a_pooler_with_one_server_connection_is_found_out_too() {
-    let one = Pooling {
-        prepared_statements_max: 0,
-        server_connections_max: 1,
-        ..Pooling::default()
-    };
-    let (mut rig, _pooler) = behind(one, |_| {}).await;
-    rig.watch();
-
-    expect_refused(&rig, "max_prepared_statements above 0").await;
-}
-
-#[tokio::test]
-async fn a_pooler_in_statement_mode_is_refused_until_it_is_set_right() {
-    let statement = Pooling {
-        mode: PoolMode::Statement,
-        ..few()
-    };
-    let (mut rig, pooler) = behind(statement, |_| {}).await;
-    make_scratch(&rig).await;
-    rig.watch();
-
-    expect_refused(&rig, "pool_mode = transaction").await;
-    pooler.reload(few()).unwrap();
-
-    expect_used(&rig).await;
-}
-
-#[tokio::test]
-async fn a_pooler_whose_server_refuses_it_is_not_taken_for_one_that_cannot_work() {
-    let (mut rig, _pooler) = behind(few(), |_| {}).await;
-    make_scratch(&rig).await;
-    rig.watch();
-    expect_used(&rig).await;
-    let mut admin = rig.admin().await;
-    let name = rig.database.name.clone();
-    let mut set_limit = async |limit: i32| {
-        // A superuser is let in all the same.
-        let set = format!("alter database {name} connection limit {limit}");
-        admin.execute(AssertSqlSafe(set)).await.unwrap();
-        let end = "select pg_terminate_backend(pid) from pg_stat_activity
-                   where datname = current_database() and usename = 'holdfast'";
-        admin.execute(end).await.unwrap();
-    };
-
-    set_limit(0).await;
-    until("the check fails", async || rig.primary().error.is_some()).await;
-    let told = rig.primary().error.unwrap_or_default();
-    set_limit(-1).await;
-
-    println!("{told}");
-    assert!(
-        told.starts_with("SQLSTATE") || told.starts_with("no answer"),
-        "{told}"
-    );
-    expect_used(&rig).await;
-}
-
-#[tokio::test]
-async fn a_pooler_that_nobody_spoke_of_is_named() {
-    let (mut rig, _pooler) = behind(few(), |config| config.pooled = false).await;
-    rig.watch();
-
-    expect_refused(&rig, "postgres.pooled = true").await;
-}
-
-#[tokio::test]
-async fn a_pooler_that_drops_the_limits_of_sessions_is_named() {
-    let dropping = Pooling {
-        ignored_parameters: "extra_float_digits, options",
-        ..few()
-    };
-    let (mut rig, _pooler) = behind(dropping, |config| config.pooled = false).await;
-    rig.watch();
-
-    expect_refused(&rig, "drops startup parameters").await;
-}
-
 #[tokio::test]
 async fn a_plan_made_stale_by_a_migration_fails_a_few_statements_and_is_made_anew() {
     const STATEMENTS: usize = 50;
@@ -418,24 +218,4 @@ async fn a_plan_made_stale_by_a_migration_fails_a_few_statements_and_is_made_ane
     let few = 1..=usize::from(2 * SERVER_CONNECTIONS);
     assert!(few.contains(&failed.len()), "{failed:?}");
     assert!(rig.primary().healthy);
-}
-
-#[tokio::test]
-async fn session_mode_and_no_pooler_at_all_are_accepted_although_names_pass_through() {
-    let session = Pooling {
-        mode: PoolMode::Session,
-        prepared_statements_max: 0,
-        // One each for the requests and two for the check, which never come back.
-        server_connections_max: 32,
-        ..Pooling::default()
-    };
-    let (mut rig, _pooler) = behind(session, |_| {}).await;
-    make_scratch(&rig).await;
-    rig.watch();
-    let mut direct = Rig::shared(|config| config.pooled = true).await;
-    make_scratch(&direct).await;
-    direct.watch();
-
-    expect_used(&rig).await;
-    expect_used(&direct).await;
 }
