@@ -4,6 +4,7 @@ pub mod admin;
 pub mod conditional;
 mod config;
 mod context;
+pub mod degraded;
 pub mod docs;
 pub mod drain;
 pub mod error;
