@@ -38,6 +38,10 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(10), Duration::from_secs(60))))]
     pub removal_hold: Duration,
+    /// Writes per namespace that are remembered while Redis cannot be told of them. What is over it leaves the old value
+    /// in Redis for its lifetime.
+    #[garde(range(min = 0, max = 1_000_000))]
+    pub untold_max: usize,
     /// How long one process's load keeps the others from loading the same, and how long they wait for it at most, before
     /// they load it themselves. Zero: nobody waits, and each process loads once.
     #[serde(with = "humantime_serde")]
@@ -67,6 +71,7 @@ impl Default for Config {
             local_ttl_unsubscribed: Duration::from_secs(1),
             absent_ttl: Duration::from_secs(2),
             removal_hold: Duration::from_secs(2),
+            untold_max: 10_000,
             load_lock: Duration::from_millis(500),
             refreshes_max: 16,
             refresh_timeout: Duration::from_secs(1),

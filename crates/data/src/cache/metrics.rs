@@ -58,7 +58,7 @@ impl Metrics {
             ),
             (
                 "cache_invalidations",
-                "Entries dropped because of a write, by where it was made",
+                "Writes here and elsewhere, and what became of those that could not be told at once",
                 &metrics.invalidations,
             ),
         ];
@@ -104,6 +104,8 @@ impl Metrics {
             stale_degraded: of(&self.stale, "degraded"),
             invalidated_here: of(&self.invalidations, "here"),
             invalidated_elsewhere: of(&self.invalidations, "elsewhere"),
+            told_late: of(&self.invalidations, "told_late"),
+            never_told: of(&self.invalidations, "never_told"),
         }
     }
 }
@@ -137,4 +139,8 @@ pub(super) struct Counters {
     pub(super) stale_degraded: Counter,
     pub(super) invalidated_here: Counter,
     pub(super) invalidated_elsewhere: Counter,
+    /// Redis was told after it had been away.
+    pub(super) told_late: Counter,
+    /// `untold_max` others were waiting already.
+    pub(super) never_told: Counter,
 }

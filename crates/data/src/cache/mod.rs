@@ -6,7 +6,7 @@
 //! A value is loaded once for all who miss it together: in a process they share one load, and the processes share one by a
 //! short claim that lies in the value's own place. It is loaded again before it expires, by one reader and behind its
 //! back. Writers tell all processes over Pub/Sub; a process that may have missed a message forgets everything, and until it
-//! hears them again it keeps entries only for a moment.
+//! hears them again it keeps entries only for a moment. A write that could not be told is told later.
 
 mod config;
 mod entry;
@@ -19,6 +19,7 @@ mod namespace;
 mod remote;
 mod source;
 mod tasks;
+mod untold;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,6 +36,7 @@ pub use self::namespace::Namespace;
 use self::remote::Remote;
 pub use self::source::Source;
 use self::tasks::Tasks;
+use self::untold::Untold;
 use crate::redis::Redis;
 
 /// The factory of namespaces; one per process.
@@ -99,6 +101,7 @@ impl Cache {
             config: Arc::clone(&self.config),
             tasks: self.tasks.clone(),
             is_failing: AtomicBool::new(false),
+            untold: Untold::default(),
         })
     }
 

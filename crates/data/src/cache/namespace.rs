@@ -13,6 +13,7 @@ use super::metrics::Counters;
 use super::remote::{Name, Remote};
 use super::source::Source;
 use super::tasks::Tasks;
+use super::untold::Untold;
 use super::{Config, Lifetime};
 use crate::{Error, jitter};
 
@@ -21,8 +22,8 @@ use crate::{Error, jitter};
 /// A load that began before a write cannot undo it: in Redis it replaces only what it has seen, because it may have read
 /// from a lagging replica, while a writer always overwrites; and in process nothing is served that was read before the
 /// last write this process has heard of. What may be seen all the same: for `local_ttl_unsubscribed`, a value that another
-/// process has overwritten while messages were lost, and for the namespace's lifetime, one that was overwritten while
-/// its writer could not reach Redis.
+/// process has overwritten while messages were lost; until its writer reaches Redis again, one that was overwritten while
+/// it could not; and for the lifetime, one whose writer died before it could.
 pub struct Namespace<S: Source>(Arc<Inner<S>>);
 
 pub(super) struct Inner<S: Source> {
@@ -35,6 +36,7 @@ pub(super) struct Inner<S: Source> {
     pub(super) tasks: Tasks,
     /// Whether the last load failed for a reason that passes.
     pub(super) is_failing: AtomicBool,
+    pub(super) untold: Untold<S::Key>,
 }
 
 impl<S: Source> Clone for Namespace<S> {
@@ -81,12 +83,15 @@ impl<S: Source> Namespace<S> {
         let write = async move {
             let writing = inner.local.writing(key.clone());
             let ttl = inner.lifetime.whole();
-            inner.remote.put(&name, &sealed, ttl, deadline).await;
+            let is_told = inner.remote.put(&name, &sealed, ttl, deadline).await;
             drop(writing);
             let generation = inner.local.generation(&key);
             let entry = inner.entry(Some(Arc::new(sealed)), generation);
-            inner.local.insert(key, entry).await;
+            inner.local.insert(key.clone(), entry).await;
             inner.counters.invalidated_here.inc();
+            if !is_told {
+                inner.tell_later(key);
+            }
         };
         self.0.tasks.finish(write).await;
     }
@@ -99,10 +104,13 @@ impl<S: Source> Namespace<S> {
         let write = async move {
             let writing = inner.local.writing(key.clone());
             let name = inner.remote.name(&key);
-            inner.remote.remove(&name, deadline).await;
+            let is_told = inner.remote.remove(&name, deadline).await;
             drop(writing);
             inner.local.remove(&key).await;
             inner.counters.invalidated_here.inc();
+            if !is_told {
+                inner.tell_later(key);
+            }
         };
         self.0.tasks.finish(write).await;
     }

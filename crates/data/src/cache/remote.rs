@@ -179,22 +179,22 @@ impl Remote {
         self.redis.query(&claim, deadline).await.unwrap_or(true)
     }
 
-    /// Stores what was just written, over whatever is there.
+    /// Stores what was just written, over whatever is there; whether Redis did.
     pub(super) async fn put<V>(
         &self,
         name: &Name,
         sealed: &Sealed<V>,
         ttl: Duration,
         deadline: Instant,
-    ) {
+    ) -> bool {
         let set = set(&name.redis_key, sealed.bytes(), jitter::around(ttl));
-        self.overwrite(name, set, deadline).await;
+        self.overwrite(name, set, deadline).await
     }
 
-    /// Takes the value away, and keeps loaders from filling the key for `removal_hold`.
-    pub(super) async fn remove(&self, name: &Name, deadline: Instant) {
-        self.overwrite(name, self.hold(&name.redis_key), deadline)
-            .await;
+    /// Takes the value away, and keeps loaders from filling the key for `removal_hold`; whether Redis did.
+    pub(super) async fn remove(&self, name: &Name, deadline: Instant) -> bool {
+        let set = self.hold(&name.redis_key);
+        self.overwrite(name, set, deadline).await
     }
 
     fn hold(&self, redis_key: &str) -> Cmd {
@@ -204,7 +204,7 @@ impl Remote {
 
     /// Writes and tells the other processes, in one round trip; the message comes after what it is about. While a new
     /// release replaces the last one, either keeps values of its own version, which the other's writes take away.
-    async fn overwrite(&self, name: &Name, set: Cmd, deadline: Instant) {
+    async fn overwrite(&self, name: &Name, set: Cmd, deadline: Instant) -> bool {
         let mut write = pipe();
         write.add_command(set).ignore();
         for version in [self.version.wrapping_sub(1), self.version.wrapping_add(1)] {
@@ -224,7 +224,10 @@ impl Remote {
                 written => written,
             }
         });
-        self.note(written.await);
+        let written = written.await;
+        let is_written = written.is_ok();
+        self.note(written);
+        is_written
     }
 
     async fn open<V: DeserializeOwned>(

@@ -1,4 +1,4 @@
-//! What the cache does while no caller waits for it. Every task is bounded in time, and ends with the cache.
+//! What the cache does while no caller waits for it. Every task ends with the cache.
 
 use std::sync::Arc;
 
@@ -27,12 +27,19 @@ impl Tasks {
         let Ok(permit) = Arc::clone(&self.refreshes).try_acquire_owned() else {
             return false;
         };
-        let stop = self.stop.clone();
-        self.tracker.spawn(async move {
-            stop.run_until_cancelled(refresh).await;
+        self.run(async move {
+            refresh.await;
             drop(permit);
         });
         true
+    }
+
+    /// Runs `work` until it is done, or the cache ends.
+    pub(super) fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
     }
 
     /// Waits for `work`, which runs to its end even if the caller is gone before.

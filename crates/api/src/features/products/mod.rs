@@ -63,9 +63,11 @@ async fn list_products(
     Ok(if_none_match.respond(&ETag::body(&body), CACHE_CONTROL, body))
 }
 
-/// One product, possibly a few seconds old. `Degraded: stale` says that it may be older, because it cannot be read now.
+/// One product, possibly a few seconds old.
 #[utoipa::path(get, path = "/{id}", tag = "products", params(("id" = Uuid, Path), ProductFields),
-    responses((status = 200, body = Product), (status = 304), (status = 400), (status = 404)))]
+    responses((status = 200, body = Product, headers(("degraded" = Option<String>,
+        description = "`stale`: older than usual, because it cannot be read now"))),
+        (status = 304), (status = 400), (status = 404)))]
 async fn get_product(
     State(cache): State<ProductCache>,
     db: Db,

@@ -151,3 +151,26 @@ async fn what_another_version_of_the_service_writes_is_forgotten_too() {
 
     sees(&reader, "loaded").await;
 }
+
+#[tokio::test]
+async fn a_write_that_redis_refused_is_told_when_it_takes_writes_again() {
+    let server = Server::start().await;
+    let (reader, writer) = (listening(&server).await, listening(&server).await);
+    reader.get(Some("old")).await;
+    let allow = async |rule: &str| {
+        let mut allow = cmd("ACL");
+        allow.arg("SETUSER").arg("default").arg(rule);
+        let _: () = server.ask(&allow).await;
+    };
+
+    allow("-set").await;
+    writer.put("new").await;
+    assert_eq!(writer.cached().await.as_deref(), Some("new"));
+    allow("+set").await;
+
+    sees(&reader, "loaded").await;
+    until("it is counted", async || {
+        writer.outcome("invalidations", "told_late") == 1
+    })
+    .await;
+}
