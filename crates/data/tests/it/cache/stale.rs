@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::Process;
+use super::process::away;
 use crate::redis_server::{Server, until};
 
 const BRIEF: Duration = Duration::from_millis(50);
@@ -154,6 +155,27 @@ async fn a_value_that_cannot_be_loaded_again_is_served_and_marked() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_degraded_value_stays_marked_while_other_keys_can_be_loaded() {
+    let server = Server::start().await;
+    let process = living(&server, expired(), &Config::default()).await;
+    process.get(Some("old")).await;
+    process.loads.always(|key| {
+        let found = if key == "a" {
+            Err(away())
+        } else {
+            Ok(Some("loaded".to_owned()))
+        };
+        std::future::ready(found)
+    });
+    let is_degraded = async || process.find("a").await.unwrap().unwrap().is_degraded();
+
+    until("it is degraded", is_degraded).await;
+    process.find("b").await.unwrap();
+
+    assert!(is_degraded().await);
 }
 
 #[tokio::test]
