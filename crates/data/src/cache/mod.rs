@@ -16,6 +16,7 @@ mod load;
 mod local;
 mod metrics;
 mod namespace;
+mod overwrite;
 mod remote;
 mod source;
 mod tasks;

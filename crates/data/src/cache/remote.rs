@@ -1,6 +1,6 @@
 //! The second level: one namespace's keys in Redis, shared by all processes.
 //!
-//! Loaders fill only what still is as they saw it, writers overwrite and tell, removals hold the key. No failure leaves
+//! Loaders fill only what still is as they saw it; writers (`overwrite.rs`) replace whatever is there. No failure leaves
 //! this file.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{Cmd, RedisResult, Script, cmd, pipe};
+use deadpool_redis::redis::{Cmd, RedisResult, Script, cmd};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -37,7 +37,7 @@ pub(super) enum Look<V> {
 /// A key as Redis and the messages have it.
 pub(super) struct Name {
     pub(super) key: String,
-    redis_key: String,
+    pub(super) redis_key: String,
 }
 
 pub(super) struct Remote {
@@ -59,7 +59,7 @@ impl Remote {
         Name { key, redis_key }
     }
 
-    fn redis_key(&self, version: u32, key: &str) -> String {
+    pub(super) fn redis_key(&self, version: u32, key: &str) -> String {
         let version = format!("v{version}");
         self.redis.key(&["cache", self.name, &version, key])
     }
@@ -170,64 +170,13 @@ impl Remote {
         }
         let mut claim = cmd("SET");
         claim
-            .arg(format!("{}:reload", name.redis_key))
+            .arg(self.redis.key(&["cache-reload", self.name, &name.key]))
             .arg(self.invalidations.process)
             .arg("PX")
             .arg(millis(self.load_lock).max(1))
             .arg("NX");
         // Without an answer the value must still be loaded by somebody.
         self.redis.query(&claim, deadline).await.unwrap_or(true)
-    }
-
-    /// Stores what was just written, over whatever is there; whether Redis did.
-    pub(super) async fn put<V>(
-        &self,
-        name: &Name,
-        sealed: &Sealed<V>,
-        ttl: Duration,
-        deadline: Instant,
-    ) -> bool {
-        let set = set(&name.redis_key, sealed.bytes(), jitter::around(ttl));
-        self.overwrite(name, set, deadline).await
-    }
-
-    /// Takes the value away, and keeps loaders from filling the key for `removal_hold`; whether Redis did.
-    pub(super) async fn remove(&self, name: &Name, deadline: Instant) -> bool {
-        let set = self.hold(&name.redis_key);
-        self.overwrite(name, set, deadline).await
-    }
-
-    fn hold(&self, redis_key: &str) -> Cmd {
-        let held = envelope::held(redis_key);
-        set(redis_key, &held, jitter::around(self.removal_hold))
-    }
-
-    /// Writes and tells the other processes, in one round trip; the message comes after what it is about. While a new
-    /// release replaces the last one, either keeps values of its own version, which the other's writes take away.
-    async fn overwrite(&self, name: &Name, set: Cmd, deadline: Instant) -> bool {
-        let mut write = pipe();
-        write.add_command(set).ignore();
-        for version in [self.version.wrapping_sub(1), self.version.wrapping_add(1)] {
-            write.add_command(self.hold(&self.redis_key(version, &name.key)));
-            write.ignore();
-        }
-        write.cmd("PUBLISH").arg(&self.channel);
-        write.arg(self.invalidations.message(self.name, &name.key));
-        let mut unlink = cmd("UNLINK");
-        unlink.arg(&name.redis_key);
-        let written = self.redis.call(deadline, |mut connection| async move {
-            match write.exec_async(&mut connection).await {
-                // A full Redis takes no value, but forgets the old one.
-                Err(error) if error.to_string().contains("OOM") => {
-                    unlink.exec_async(&mut connection).await
-                }
-                written => written,
-            }
-        });
-        let written = written.await;
-        let is_written = written.is_ok();
-        self.note(written);
-        is_written
     }
 
     async fn open<V: DeserializeOwned>(
@@ -268,14 +217,14 @@ impl Remote {
     }
 
     /// A failure that changes nothing for the caller; the Redis metrics count it.
-    fn note(&self, result: Result<(), Error>) {
+    pub(super) fn note(&self, result: Result<(), Error>) {
         if let Err(error) = result {
             tracing::debug!(cache.namespace = self.name, %error, "Redis did not take a cache update");
         }
     }
 }
 
-fn set(redis_key: &str, bytes: &[u8], ttl: Duration) -> Cmd {
+pub(super) fn set(redis_key: &str, bytes: &[u8], ttl: Duration) -> Cmd {
     let mut set = cmd("SET");
     set.arg(redis_key)
         .arg(bytes)

@@ -178,6 +178,7 @@ async fn a_full_redis_is_still_read_and_forgets_what_was_written() {
         reader.get(Some("new")).await.as_deref() == Some("new")
     })
     .await;
+    assert_eq!(writer.outcome("invalidations", "told_late"), 0);
 }
 
 #[tokio::test]

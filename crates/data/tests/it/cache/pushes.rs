@@ -157,16 +157,16 @@ async fn a_write_that_redis_refused_is_told_when_it_takes_writes_again() {
     let server = Server::start().await;
     let (reader, writer) = (listening(&server).await, listening(&server).await);
     reader.get(Some("old")).await;
-    let allow = async |rule: &str| {
+    let allow = async |rules: [&str; 2]| {
         let mut allow = cmd("ACL");
-        allow.arg("SETUSER").arg("default").arg(rule);
+        allow.arg("SETUSER").arg("default").arg(&rules);
         let _: () = server.ask(&allow).await;
     };
 
-    allow("-set").await;
+    allow(["-set", "-unlink"]).await;
     writer.put("new").await;
     assert_eq!(writer.cached().await.as_deref(), Some("new"));
-    allow("+set").await;
+    allow(["+set", "+unlink"]).await;
 
     sees(&reader, "loaded").await;
     until("it is counted", async || {
