@@ -14,9 +14,10 @@ use super::remote::{Look, Name, Remote};
 use super::source::Source;
 use crate::{Error, jitter};
 
-/// Between two looks whether another process has loaded what this one waits for: 5 to 10 ms. One per process and key
-/// waits, so they are few.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The first pause between two looks whether another process has loaded what this one waits for. Each next one doubles,
+/// so a quick load is seen soon and a slow one is not asked for often. One per process and key waits, so they are few.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(20);
 
 /// Where a loaded value is kept.
 #[derive(Clone, Copy)]
@@ -69,7 +70,7 @@ impl<S: Source> Inner<S> {
     /// for as long as its claim may last, and at most half of the time there is.
     async fn look_or_wait(&self, name: &Name, deadline: Instant) -> Look<S::Value> {
         let patience = halfway(deadline).min(Instant::now() + self.config.load_lock);
-        let mut has_waited = false;
+        let mut pause = LOOK_AGAIN_MIN;
         loop {
             let look = self.remote.look(name, deadline).await;
             let is_elsewhere = match &look {
@@ -82,13 +83,13 @@ impl<S: Source> Inner<S> {
             if !is_elsewhere || Instant::now() >= patience {
                 if is_elsewhere {
                     self.counters.wait_in_vain.inc();
-                } else if has_waited {
+                } else if pause > LOOK_AGAIN_MIN {
                     self.counters.wait_filled.inc();
                 }
                 return look;
             }
-            has_waited = true;
-            sleep(jitter::up_to(LOOK_AGAIN)).await;
+            sleep(jitter::up_to(pause)).await;
+            pause = (pause * 2).min(LOOK_AGAIN_MAX);
         }
     }
 

@@ -76,17 +76,10 @@ fn p99(reads: &[(Instant, Duration)], from: Instant, to: Instant) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flush_under_load_costs_one_load_a_key_and_process_and_no_error() {
+/// Flushes under load; prints how long reads took, and returns the loads of each process before and after.
+async fn flush(what: &str, config: &Config) -> ([u32; 3], [u32; 3]) {
     let server = Server::start().await;
-    // Nearly every read goes to Redis, so that the flush is felt.
-    let remote = Config {
-        local_ttl: Duration::from_millis(10),
-        local_ttl_unsubscribed: Duration::from_millis(10),
-        load_lock: LOCK,
-        ..Config::default()
-    };
-    let processes: [Process; 3] = fleet(&server, &remote).await;
+    let processes: [Process; 3] = fleet(&server, config).await;
     for process in &processes {
         process.loads.always(|key| async {
             sleep(Duration::from_millis(2)).await;
@@ -104,14 +97,42 @@ async fn a_flush_under_load_costs_one_load_a_key_and_process_and_no_error() {
     let after = load.more(2 * READS).await;
     let reads = load.end().await;
 
-    let again: Vec<u32> = (0..3).map(|each| loads()[each] - before[each]).collect();
+    let again = [0, 1, 2].map(|each: usize| loads()[each] - before[each]);
     println!(
-        "FLUSHALL: {} reads, 0 errors, p99 {:?} before and {:?} after, {again:?} loads of {HOT} keys",
+        "FLUSHALL, {what}: {} reads, 0 errors, p99 {:?} before and {:?} after, {again:?} loads of {HOT} keys",
         reads.len(),
         p99(&reads, warm, flushed),
         p99(&reads, flushed, after),
     );
+    (before, again)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_under_load_costs_one_load_a_key_and_process_and_no_error() {
+    // Nearly every read goes to Redis, so that the flush is felt.
+    let remote = Config {
+        local_ttl: Duration::from_millis(10),
+        local_ttl_unsubscribed: Duration::from_millis(10),
+        load_lock: LOCK,
+        ..Config::default()
+    };
+
+    let (before, again) = flush("next to nothing kept in process", &remote).await;
+
     assert_eq!(before.iter().sum::<u32>(), HOT as u32);
     assert!(again.iter().all(|loads| *loads <= HOT as u32), "{again:?}");
     assert!(again.iter().sum::<u32>() <= 2 * HOT as u32, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_is_not_felt_while_values_are_kept_in_process() {
+    let lasting = Config {
+        local_ttl: Duration::from_secs(3600),
+        load_lock: LOCK,
+        ..Config::default()
+    };
+
+    let (_, again) = flush("values kept in process", &lasting).await;
+
+    assert_eq!(again, [0, 0, 0]);
 }
