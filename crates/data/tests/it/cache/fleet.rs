@@ -115,7 +115,7 @@ async fn a_waiting_process_keeps_half_of_its_time_for_a_load_of_its_own() {
         stuck.loads.count() > 0
     })
     .await;
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(4);
     let found = other.things.get(&"a".to_owned(), deadline).await;
 
     assert_eq!(found.unwrap().unwrap().as_str(), "loaded");
