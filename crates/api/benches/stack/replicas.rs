@@ -22,8 +22,11 @@ use super::{
 
 /// What each server has of one CPU.
 const CPU_SHARE: f64 = 0.12;
-/// Reads under way.
-const READERS: usize = 64;
+/// Connections to each server: about what it can answer with its share of a period is then waiting when the period begins,
+/// so that its CPU is measured and not the time that answers are on their way.
+const CONNECTIONS: usize = 32;
+/// Reads under way: more than all connections take.
+const READERS: usize = 4 * CONNECTIONS;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long anything may take: a server that pauses for its share is no failure here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,15 +55,19 @@ pub async fn measure(rounds: u64, length: Duration) -> anyhow::Result<Scaling> {
     for url in &nodes {
         caught_up(url, ids.len()).await?;
     }
-    for server in [stack.primary(), stack.standby(), &second] {
-        server.limit_cpu(CPU_SHARE).await?;
-    }
-
     let clusters = [
         cluster(&nodes[..1])?,
         cluster(&nodes[..2])?,
         cluster(&nodes)?,
     ];
+    // A new connection costs a server as much as a hundred reads, so all are opened before that counts.
+    for cluster in &clusters {
+        fill(cluster, &ids).await?;
+    }
+    for server in [stack.primary(), stack.standby(), &second] {
+        server.limit_cpu(CPU_SHARE).await?;
+    }
+
     let mut measured = Vec::new();
     for round in 1..=rounds {
         let mut rates = [0.0; 3];
@@ -83,6 +90,8 @@ fn cluster(nodes: &[String]) -> anyhow::Result<Cluster> {
     let config = Config {
         primary_url: nodes[0].clone().into(),
         replica_urls: replicas.iter().map(|url| url.clone().into()).collect(),
+        primary_connections_max: CONNECTIONS,
+        replica_connections_max: CONNECTIONS,
         acquire_timeout: PATIENCE,
         connect_timeout: PATIENCE,
         replica_timeout: PATIENCE,
@@ -107,6 +116,24 @@ async fn caught_up(url: &str, products: usize) -> anyhow::Result<()> {
             "a standby has {count} products only"
         );
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Reads until every node that takes reads has all its connections.
+async fn fill(cluster: &Cluster, ids: &Arc<[Uuid]>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        reads(cluster, ids, Duration::from_millis(200)).await?;
+        let nodes = cluster.status();
+        // The primary is listed once more as what it is, a node for writes.
+        let mut readers = nodes.iter().skip(usize::from(nodes.len() > 1));
+        if readers.all(|node| node.in_use + node.idle == CONNECTIONS) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "not all connections are open: {nodes:?}"
+        );
     }
 }
 
