@@ -19,7 +19,7 @@ struct Wall {
 const WALLS: &[Wall] = &[
     Wall {
         name: "api",
-        workspace: &["data", "settings", "telemetry"],
+        workspace: &["data", "resilience", "settings", "telemetry"],
         fenced: &["axum", "sqlx"],
         reason: "the service sees every leaf; `devstack` serves its tests and never ships",
     },
@@ -34,6 +34,12 @@ const WALLS: &[Wall] = &[
         workspace: &[],
         fenced: &["axum", "sqlx"],
         reason: "a leaf: starts servers for tests, and must not change when the service does",
+    },
+    Wall {
+        name: "resilience",
+        workspace: &[],
+        fenced: &[],
+        reason: "a leaf: decides on what callers tell it, and knows neither HTTP statuses nor SQL nor Redis",
     },
     Wall {
         name: "settings",
