@@ -6,5 +6,13 @@
 #![warn(missing_docs)]
 
 mod criticality;
+mod keyed;
+mod quota;
+mod rate;
+mod throttle;
 
 pub use criticality::Criticality;
+pub use keyed::Keyed;
+pub use quota::{Asked, Decision, Limit, Quota, Reach};
+pub use rate::{Rate, Standing};
+pub use throttle::{Steps, Throttle};

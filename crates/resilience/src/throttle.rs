@@ -1,0 +1,168 @@
+//! Attempts at a secret: a few are free, each further one must wait twice as long as the one before it, and nobody is locked
+//! out for good.
+
+use std::time::Duration;
+
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// How many attempts are free, and how the wait grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct Steps {
+    /// Attempts without a wait.
+    #[garde(range(min = 1, max = 1_000_000))]
+    pub free: u32,
+    /// The wait after them. It doubles with each attempt.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between_100ms_and_1d))]
+    pub delay: Duration,
+    /// The longest wait.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between_100ms_and_1d))]
+    pub delay_max: Duration,
+    /// After so long without an attempt they are free again. Longer than the longest wait, or that would end it.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between_100ms_and_1d))]
+    pub forget_after: Duration,
+}
+
+fn between_100ms_and_1d(wait: &Duration, _: &()) -> garde::Result {
+    if (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(wait) {
+        return Ok(());
+    }
+    Err(garde::Error::new("must be between 100ms and 1d"))
+}
+
+impl Steps {
+    /// The wait after so many attempts.
+    fn delay_after(&self, attempts: u32) -> Duration {
+        let Some(doublings) = attempts.checked_sub(self.free) else {
+            return Duration::ZERO;
+        };
+        let factor = 2_u32.saturating_pow(doublings);
+        self.delay.saturating_mul(factor).min(self.delay_max)
+    }
+}
+
+/// The attempts at one secret, or from one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Throttle {
+    attempts: u32,
+    last: Instant,
+    until: Instant,
+}
+
+impl Throttle {
+    /// No attempt yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            attempts: 0,
+            last: now,
+            until: now,
+        }
+    }
+
+    /// How long the next attempt has to wait; zero if it need not.
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+
+    /// Counts an attempt that need not wait. It counts when it begins, so that many at once are no way around.
+    pub fn begin(&mut self, now: Instant, steps: &Steps) {
+        if now.saturating_duration_since(self.last) >= steps.forget_after {
+            self.attempts = 0;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        self.last = now;
+        self.until = now + steps.delay_after(self.attempts);
+    }
+
+    /// Takes back the attempt that was right.
+    pub fn was_right(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+        self.until = self.last;
+    }
+
+    /// Has the next attempt wait as long as another process says.
+    pub fn hold(&mut self, now: Instant, wait: Duration) {
+        self.until = self.until.max(now + wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: Steps = Steps {
+        free: 5,
+        delay: Duration::from_secs(1),
+        delay_max: Duration::from_secs(900),
+        forget_after: Duration::from_secs(3_600),
+    };
+
+    #[test]
+    fn five_are_free_and_each_further_one_waits_twice_as_long() {
+        let mut now = Instant::now();
+        let mut throttle = Throttle::new(now);
+
+        let mut waits = Vec::new();
+        for _ in 0..18 {
+            waits.push(throttle.wait(now).as_secs());
+            now += throttle.wait(now);
+            throttle.begin(now, &STEPS);
+        }
+
+        let expected = [
+            0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900,
+        ];
+        assert_eq!(waits, expected);
+    }
+
+    #[test]
+    fn however_it_is_tried_a_day_has_few_attempts_and_the_last_wait_ends() {
+        for seed in 0..100 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let start = Instant::now();
+            let (mut now, mut throttle) = (start, Throttle::new(start));
+            let mut attempts = 0;
+            while now < start + Duration::from_secs(86_400) {
+                if throttle.wait(now).is_zero() {
+                    attempts += 1;
+                    throttle.begin(now, &STEPS);
+                }
+                assert!(throttle.wait(now) <= STEPS.delay_max, "seed {seed}");
+                now += Duration::from_secs(random.u64(1..600));
+            }
+
+            assert!(attempts <= 120, "seed {seed}: {attempts}");
+        }
+    }
+
+    #[test]
+    fn a_long_pause_makes_them_free_again() {
+        let start = Instant::now();
+        let mut throttle = Throttle::new(start);
+        for _ in 0..8 {
+            throttle.begin(start, &STEPS);
+        }
+
+        let later = start + STEPS.forget_after;
+        throttle.begin(later, &STEPS);
+
+        assert_eq!(throttle.wait(later), Duration::ZERO);
+    }
+
+    #[test]
+    fn right_ones_leave_no_wait_however_many() {
+        let now = Instant::now();
+        let mut throttle = Throttle::new(now);
+
+        for _ in 0..1_000 {
+            assert_eq!(throttle.wait(now), Duration::ZERO);
+            throttle.begin(now, &STEPS);
+            throttle.was_right();
+        }
+    }
+}
