@@ -1,12 +1,14 @@
 //! Everything that is kept: Postgres behind a router of primary and replicas, Redis, the cache over both
 //! levels, and the session store. Knows neither axum nor any feature of the shop.
 
+pub mod attempts;
 pub mod cache;
 mod error;
 mod jitter;
-mod limits;
 pub mod migrate;
 pub mod postgres;
+mod ranges;
+pub mod rates;
 pub mod redis;
 pub mod sessions;
 

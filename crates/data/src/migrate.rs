@@ -11,8 +11,8 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
 
-use crate::limits::between;
 use crate::postgres::{self, Unfit};
+use crate::ranges::between;
 
 /// Every migration, in order.
 pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {

@@ -65,7 +65,7 @@ where
         let presented = PresentedSession::from_request_parts(parts, state).await?;
         let id = presented.0.ok_or(ApiError::Unauthenticated)?;
         let session = Sessions::from_ref(state)
-            .find(&id, deadline_of(parts))
+            .find(&id, None, deadline_of(parts))
             .await?;
         let session = session.ok_or(ApiError::Unauthenticated)?;
         if let Some(seen) = parts.extensions.get::<Seen>() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::between;
+use crate::ranges::between;
 
 /// Sizes and times of both cache levels.
 #[derive(Clone, Debug, Serialize, Deserialize, garde::Validate)]

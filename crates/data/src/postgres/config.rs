@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::limits::between;
+use crate::ranges::between;
 
 /// Where the Postgres nodes are and how long and how much may be asked of them.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

@@ -6,7 +6,7 @@ use deadpool_redis::redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::limits::between;
+use crate::ranges::between;
 
 /// How to reach Redis, and how long to wait for it.
 #[derive(Clone, Debug, Serialize, Deserialize, garde::Validate)]

@@ -95,11 +95,16 @@ impl Redis {
         matches!(timeout_at(deadline, connected).await, Ok(Ok(_)))
     }
 
+    /// Whether commands are let through; asks nobody.
+    pub fn is_connected(&self) -> bool {
+        self.0.connection.borrow().is_some()
+    }
+
     /// The state as last seen; asks nobody.
     pub fn status(&self) -> Status {
         let last = self.last_check();
         Status {
-            healthy: self.0.connection.borrow().is_some(),
+            healthy: self.is_connected(),
             age: last.at.map(|at| at.elapsed()),
             error: last.error.clone(),
         }

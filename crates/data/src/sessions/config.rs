@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::between;
+use crate::ranges::between;
 
 /// The life of a session.
 #[derive(Clone, Debug, Serialize, Deserialize, garde::Validate)]

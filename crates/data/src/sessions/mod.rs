@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::redis::{ErrorKind, RedisError, Script, cmd, pipe};
+use deadpool_redis::redis::{ErrorKind, RedisError, Script, cmd};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ pub use self::config::Config;
 pub use self::id::SessionId;
 use crate::Error;
 use crate::postgres::Positions;
+use crate::rates::{self, Pace, Taken};
 use crate::redis::Redis;
 
 /// Whose session it is.
@@ -37,6 +38,18 @@ pub struct Session {
     /// What the session's requests have to see of the databases, see [`Sessions::remember`].
     #[serde(skip)]
     pub seen: Positions,
+    /// What the look-up took of the user's quota, if it was to take any.
+    #[serde(skip)]
+    pub taken: Option<Taken>,
+}
+
+/// The quota of each user that a look-up takes one of.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota<'a> {
+    /// Its name, which is part of the key.
+    pub policy: &'a str,
+    /// How fast it comes back.
+    pub pace: Pace,
 }
 
 /// The store. A clone is cheap.
@@ -47,6 +60,7 @@ struct Inner {
     redis: Redis,
     config: Config,
     create: Script,
+    find: Script,
     remove: Script,
     remove_all: Script,
     remember: Script,
@@ -59,6 +73,7 @@ impl Sessions {
             redis,
             config: config.clone(),
             create: Script::new(include_str!("create.lua")),
+            find: Script::new(&[rates::GCRA, include_str!("find.lua")].concat()),
             remove: Script::new(include_str!("remove.lua")),
             remove_all: Script::new(include_str!("remove_all.lua")),
             remember: Script::new(include_str!("remember.lua")),
@@ -83,6 +98,7 @@ impl Sessions {
             role: role.to_owned(),
             created_at: OffsetDateTime::now_utc(),
             seen: Positions::default(),
+            taken: None,
         };
         let Config {
             idle_timeout,
@@ -113,25 +129,34 @@ impl Sessions {
         }
     }
 
-    /// The session, if it lives, with its idle time started anew. One round trip; a second one only in the
-    /// last `idle_timeout` of its absolute life, to keep Redis from holding it longer.
+    /// The session, if it lives, with its idle time started anew, and one of its user's quota taken. One round trip; a second
+    /// one only in the last `idle_timeout` of its absolute life, to keep Redis from holding it longer.
     ///
     /// # Errors
     /// As [`Redis::call`]. An unknown, ended or expired session is `None`.
-    pub async fn find(&self, id: &SessionId, deadline: Instant) -> Result<Option<Session>, Error> {
+    pub async fn find(
+        &self,
+        id: &SessionId,
+        quota: Option<Quota<'_>>,
+        deadline: Instant,
+    ) -> Result<Option<Session>, Error> {
         let hash = id.hash();
         let key = self.session_key(&hash);
         let idle = self.0.config.idle_timeout;
-        let mut both = pipe();
-        both.cmd("GETEX").arg(&key).arg("PX").arg(millis(idle));
-        both.cmd("HGETALL").arg(self.seen_key(&hash));
-        let (record, seen): (Option<Vec<u8>>, HashMap<String, String>) = self
-            .0
-            .redis
-            .call(deadline, |mut connection| async move {
-                both.query_async(&mut connection).await
-            })
-            .await?;
+        let mut call = self.0.find.key(&key);
+        call.key(self.seen_key(&hash)).arg(millis(idle));
+        if let Some(Quota { policy, pace }) = quota {
+            let [interval, window] = pace.micros();
+            call.arg(rates::key(&self.0.redis, policy, ""));
+            call.arg(interval).arg(window);
+        }
+        let (record, seen, granted, whole_in): (Option<Vec<u8>>, HashMap<String, String>, _, _) =
+            self.0
+                .redis
+                .call(deadline, |mut connection| async move {
+                    call.invoke_async(&mut connection).await
+                })
+                .await?;
         let Some(record) = record else {
             return Ok(None);
         };
@@ -140,6 +165,7 @@ impl Sessions {
             return Ok(None);
         };
         session.seen = seen::read(&seen);
+        session.taken = quota.map(|_| Taken::from((granted, whole_in)));
 
         let ends_at = session.created_at + self.0.config.absolute_timeout;
         let left = ends_at - OffsetDateTime::now_utc();

@@ -5,8 +5,10 @@
     reason = "a test fails by panicking, its helpers included"
 )]
 
+mod attempts;
 mod cache;
 mod postgres;
+mod rates;
 mod redis;
 mod redis_server;
 mod sessions;

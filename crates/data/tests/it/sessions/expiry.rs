@@ -52,7 +52,7 @@ async fn a_busy_session_is_over_after_the_absolute_time() {
         ..Config::default()
     });
 
-    let found = strict.find(&id, soon()).await.unwrap();
+    let found = strict.find(&id, None, soon()).await.unwrap();
 
     assert_eq!(found, None);
     assert!(store.keys("*:session:*").await.is_empty());
@@ -68,7 +68,7 @@ async fn redis_keeps_no_session_beyond_its_absolute_time() {
         ..Config::default()
     });
 
-    let found = ending.find(&id, soon()).await.unwrap();
+    let found = ending.find(&id, None, soon()).await.unwrap();
 
     assert!(found.is_some());
     assert!(store.ttl(&store.only_key().await).await <= ten_minutes);
