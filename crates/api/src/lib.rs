@@ -16,13 +16,20 @@ use axum::Router;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use http::{docs, error::ApiError, guard::GuardLayer, health, layers, observe::ObserveLayer};
+use http::{
+    docs, error::ApiError, guard::GuardLayer, health, layers, limits::LimitLayer,
+    observe::ObserveLayer,
+};
 use state::AppState;
 
 /// Everything the public listener answers, inside the whole stack of layers.
 pub fn router(state: AppState, observe: ObserveLayer) -> Router {
+    let limited = LimitLayer {
+        limits: state.limits.clone(),
+        cookie: state.session_cookie,
+    };
     let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
-        .nest("/v1", features::routes())
+        .nest("/v1", features::routes().layer(limited))
         .split_for_parts();
     let guard = GuardLayer {
         config: state.http.clone(),

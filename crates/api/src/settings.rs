@@ -15,6 +15,9 @@ pub struct Settings {
     /// The public listener.
     #[garde(dive)]
     pub http: http::Config,
+    /// How much each principal may ask.
+    #[garde(dive)]
+    pub limits: http::limits::Config,
     /// The admin listener.
     #[garde(dive)]
     pub admin: http::AdminConfig,

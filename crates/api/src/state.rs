@@ -17,6 +17,7 @@ use crate::{
         self,
         consistency::Tokenizer,
         health::{Check, Health},
+        limits::Limits,
         session::SessionCookie,
     },
     settings::Settings,
@@ -33,6 +34,8 @@ pub struct AppState {
     pub cluster: Cluster,
     /// The shared connection to Redis.
     pub redis: Redis,
+    /// How much each principal may ask.
+    pub limits: Limits,
     /// Both levels of the cache; features have their namespaces of it.
     pub cache: Cache,
     /// Who is signed in.
@@ -66,6 +69,7 @@ impl AppState {
                 sessions.clone(),
                 cookie_secure,
             ),
+            limits: Limits::new(&settings.limits, redis.clone(), registry),
             sessions,
             session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),

@@ -7,6 +7,7 @@ use devstack::{Database, Meter, Services, Traffic};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
+use resilience::Rate;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::Connection;
@@ -65,6 +66,11 @@ impl TestApp {
 
     /// Starts with a meter before each server, for [`Self::cost`].
     pub async fn metered() -> Self {
+        Self::metered_with(|_| {}).await
+    }
+
+    /// The same with settings that differ from the defaults.
+    pub async fn metered_with(change: impl FnOnce(&mut Settings)) -> Self {
         let services = devstack::shared().await;
         let database = database(services).await;
         let postgres = async |url| Meter::postgres(url, "holdfast").await.unwrap();
@@ -77,6 +83,7 @@ impl TestApp {
         settings.postgres.primary_url = SecretString::from(meters.primary.url());
         settings.postgres.replica_urls = vec![SecretString::from(meters.standby.url())];
         settings.redis.url = SecretString::from(meters.redis.url());
+        change(&mut settings);
         Self::serve(&settings, database, Some(meters)).await
     }
 
@@ -206,8 +213,19 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.sessions.passwords.wait = Duration::from_secs(20);
     settings.http.read_deadline = Duration::from_secs(20);
     settings.http.write_deadline = Duration::from_secs(30);
+    // All clients of a test are one address, and some ask more than anyone would.
+    settings.limits.address_read = UNLIMITED;
+    settings.limits.address_write = UNLIMITED;
+    settings.limits.user_read = UNLIMITED;
+    settings.limits.user_write = UNLIMITED;
     settings
 }
+
+/// As good as no limit.
+const UNLIMITED: Rate = Rate {
+    quota: 1_000_000,
+    window: Duration::from_secs(1),
+};
 
 /// What every account of [`TestApp`] signs in with.
 pub const PASSWORD: &str = "correct horse battery staple";

@@ -58,6 +58,15 @@ impl<K: Hash + Eq, V> Keyed<K, V> {
             .or_insert_with(|| state.unwrap_or_else(fresh)))
     }
 
+    /// The state of `key`, if there is one.
+    pub fn get(&self, key: &K) -> Option<V>
+    where
+        V: Copy,
+    {
+        let shard = self.shard(key);
+        shard.new.get(key).or_else(|| shard.old.get(key)).copied()
+    }
+
     /// Forgets the state of `key`.
     pub fn remove(&self, key: &K) {
         let mut shard = self.shard(key);

@@ -13,6 +13,6 @@ mod throttle;
 
 pub use criticality::Criticality;
 pub use keyed::Keyed;
-pub use quota::{Asked, Decision, Limit, Quota, Reach};
+pub use quota::{Asked, Decision, Limit, Quota, Reach, Verdict};
 pub use rate::{Rate, Standing};
 pub use throttle::{Steps, Throttle};

@@ -44,13 +44,14 @@ pub enum Reach {
     Alone,
 }
 
+/// Whether a request may be served, and how the quota stands after it.
+pub type Verdict = Result<Standing, Standing>;
+
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Serve it.
-    Granted(Standing),
-    /// Refuse it.
-    Refused(Standing),
+    /// This.
+    Made(Verdict),
     /// Ask the store, then call [`Quota::told`] or [`Quota::untold`].
     Ask(Asked),
 }
@@ -92,13 +93,13 @@ impl Quota {
             if fits_alone && self.known.take(now, &limit.rate) {
                 self.untold = self.untold.saturating_add(1);
             }
-            return self.by_share(now, limit, fits_alone);
+            return Decision::Made(self.by_share(now, limit, fits_alone));
         }
         if !self.known.take(now, &limit.rate) {
             if fits_alone {
-                self.alone.give_back(1, &limit.share());
+                self.alone.give_back(&limit.share());
             }
-            return Decision::Refused(self.known.standing(now, &limit.rate));
+            return Decision::Made(Err(self.known.standing(now, &limit.rate)));
         }
         self.untold = self.untold.saturating_add(1);
         if reach == Reach::Store && self.untold >= limit.parcel() {
@@ -106,7 +107,7 @@ impl Quota {
             self.untold = 0;
             return Decision::Ask(Asked { given, fits_alone });
         }
-        Decision::Granted(self.known.standing(now, &limit.rate))
+        Decision::Made(Ok(self.known.standing(now, &limit.rate)))
     }
 
     /// The store has answered: whether it granted the request, and when the quota will be whole for everybody.
@@ -116,37 +117,29 @@ impl Quota {
         limit: &Limit,
         granted: bool,
         whole_in: Duration,
-    ) -> Decision {
+    ) -> Verdict {
         let since = limit.rate.interval() * self.untold;
         self.known = Level::whole_in(now, whole_in.saturating_add(since));
         let standing = self.known.standing(now, &limit.rate);
-        if granted {
-            Decision::Granted(standing)
-        } else {
-            Decision::Refused(standing)
-        }
+        if granted { Ok(standing) } else { Err(standing) }
     }
 
     /// The store has not answered.
-    pub fn untold(&mut self, now: Instant, limit: &Limit, asked: Asked) -> Decision {
+    pub fn untold(&mut self, now: Instant, limit: &Limit, asked: Asked) -> Verdict {
         self.untold = self.untold.saturating_add(asked.given).saturating_add(1);
         self.by_share(now, limit, asked.fits_alone)
     }
 
     /// Takes back a request that [`Reach::Process`] granted, because it was somebody else's.
     pub fn give_back(&mut self, limit: &Limit) {
-        self.known.give_back(1, &limit.rate);
-        self.alone.give_back(1, &limit.share());
+        self.known.give_back(&limit.rate);
+        self.alone.give_back(&limit.share());
         self.untold = self.untold.saturating_sub(1);
     }
 
-    fn by_share(&self, now: Instant, limit: &Limit, fits: bool) -> Decision {
+    fn by_share(&self, now: Instant, limit: &Limit, fits: bool) -> Verdict {
         let standing = self.alone.standing(now, &limit.share());
-        if fits {
-            Decision::Granted(standing)
-        } else {
-            Decision::Refused(standing)
-        }
+        if fits { Ok(standing) } else { Err(standing) }
     }
 }
 
@@ -191,14 +184,14 @@ mod tests {
             } else {
                 Reach::Alone
             };
-            let decision = match quota.take(now, &LIMIT, reach) {
+            let verdict = match quota.take(now, &LIMIT, reach) {
                 Decision::Ask(asked) => {
                     let (granted, whole_in) = store.ask(now, asked.given);
                     quota.told(now, &LIMIT, granted, whole_in)
                 }
-                decided => decided,
+                Decision::Made(verdict) => verdict,
             };
-            served += u32::from(matches!(decision, Decision::Granted(_)));
+            served += u32::from(verdict.is_ok());
         }
         served
     }
@@ -230,7 +223,7 @@ mod tests {
             if let Decision::Ask(question) = quota.take(now, &LIMIT, Reach::Store) {
                 asked += 1;
                 let (granted, whole_in) = store.ask(now, question.given);
-                quota.told(now, &LIMIT, granted, whole_in);
+                let _ = quota.told(now, &LIMIT, granted, whole_in);
             }
         }
 
@@ -246,9 +239,10 @@ mod tests {
             decision = quota.take(now, &LIMIT, Reach::Store);
         }
 
-        quota.told(now, &LIMIT, false, LIMIT.rate.window);
+        let refused = quota.told(now, &LIMIT, false, LIMIT.rate.window);
+        assert!(refused.is_err());
 
-        let Decision::Refused(standing) = quota.take(now, &LIMIT, Reach::Store) else {
+        let Decision::Made(Err(standing)) = quota.take(now, &LIMIT, Reach::Store) else {
             panic!("others have taken all of it")
         };
         assert_eq!((standing.left, standing.wait), (0, LIMIT.rate.interval()));
@@ -261,7 +255,7 @@ mod tests {
         let mut questions = Vec::new();
         for _ in 0..10 {
             if let Decision::Ask(asked) = quota.take(now, &LIMIT, Reach::Store) {
-                quota.untold(now, &LIMIT, asked);
+                let _ = quota.untold(now, &LIMIT, asked);
                 questions.push(asked.given);
             }
         }
@@ -275,7 +269,7 @@ mod tests {
         let mut quota = Quota::new(now);
         for _ in 0..1_000 {
             let granted = quota.take(now, &LIMIT, Reach::Process);
-            assert!(matches!(granted, Decision::Granted(_)));
+            assert!(matches!(granted, Decision::Made(Ok(_))));
             quota.give_back(&LIMIT);
         }
     }

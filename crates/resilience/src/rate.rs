@@ -1,30 +1,56 @@
 //! How much may be had in which time, and how much is left of it: GCRA (ITU-T I.371, annex A), which keeps one moment for
 //! each quota and needs no timer. A quota fills up evenly, so that there is no edge of a window to wait for.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
-use garde::Validate;
+use humantime_serde::re::humantime;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// So much in such a time; all of it may be had at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields)]
+/// So much in such a time; all of it may be had at once. Written as `600/1m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Rate {
     /// Requests in each `window`.
-    #[garde(range(min = 1, max = 1_000_000))]
     pub quota: u32,
     /// The time in which an empty quota is whole again.
-    #[serde(with = "humantime_serde")]
-    #[garde(custom(between_1s_and_1d))]
     pub window: Duration,
 }
 
-fn between_1s_and_1d(window: &Duration, _: &()) -> garde::Result {
-    if (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(window) {
-        return Ok(());
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (quota, window) = text.split_once('/')?;
+            Some(Self {
+                quota: quota.trim().replace('_', "").parse().ok()?,
+                window: humantime::parse_duration(window.trim()).ok()?,
+            })
+        };
+        let windows = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        parse()
+            .filter(|rate| (1..=1_000_000).contains(&rate.quota) && windows.contains(&rate.window))
+            .ok_or_else(|| {
+                "must be a quota from 1 to 1000000 and a window from 1s to 1d, such as 600/1m"
+                    .to_owned()
+            })
     }
-    Err(garde::Error::new("must be between 1s and 1d"))
+}
+
+impl TryFrom<String> for Rate {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Rate> for String {
+    fn from(rate: Rate) -> Self {
+        let window = humantime::format_duration(rate.window);
+        format!("{}/{window}", rate.quota)
+    }
 }
 
 impl Rate {
@@ -89,12 +115,9 @@ impl Level {
         granted
     }
 
-    /// Gives `count` back.
-    pub(crate) fn give_back(&mut self, count: u32, rate: &Rate) {
-        self.0 = self
-            .0
-            .checked_sub(rate.interval() * count)
-            .unwrap_or(self.0);
+    /// Gives one back.
+    pub(crate) fn give_back(&mut self, rate: &Rate) {
+        self.0 = self.0.checked_sub(rate.interval()).unwrap_or(self.0);
     }
 
     pub(crate) fn standing(&self, now: Instant, rate: &Rate) -> Standing {
@@ -123,6 +146,26 @@ mod tests {
 
         assert_eq!((at_once, after), (10, 3));
         assert_eq!((standing.left, standing.wait), (0, RATE.interval()));
+    }
+
+    #[test]
+    fn a_rate_is_written_as_it_is_read_and_nothing_else_is_one() {
+        for text in ["600/1m", "1/1s", "1000000/1day"] {
+            let rate: Rate = text.parse().unwrap();
+            assert_eq!(String::from(rate), text);
+        }
+        for text in [
+            "600",
+            "/1m",
+            "0/1m",
+            "1000001/1m",
+            "5/0s",
+            "5/2d",
+            "-1/1m",
+            "5/1",
+        ] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,36 +3,19 @@
 
 use std::time::Duration;
 
-use garde::Validate;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// How many attempts are free, and how the wait grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Validate)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steps {
     /// Attempts without a wait.
-    #[garde(range(min = 1, max = 1_000_000))]
     pub free: u32,
     /// The wait after them. It doubles with each attempt.
-    #[serde(with = "humantime_serde")]
-    #[garde(custom(between_100ms_and_1d))]
     pub delay: Duration,
     /// The longest wait.
-    #[serde(with = "humantime_serde")]
-    #[garde(custom(between_100ms_and_1d))]
     pub delay_max: Duration,
     /// After so long without an attempt they are free again. Longer than the longest wait, or that would end it.
-    #[serde(with = "humantime_serde")]
-    #[garde(custom(between_100ms_and_1d))]
     pub forget_after: Duration,
-}
-
-fn between_100ms_and_1d(wait: &Duration, _: &()) -> garde::Result {
-    if (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(wait) {
-        return Ok(());
-    }
-    Err(garde::Error::new("must be between 100ms and 1d"))
 }
 
 impl Steps {

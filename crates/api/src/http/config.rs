@@ -9,6 +9,8 @@ use garde::Validate;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::client_address::ForwardedBy;
+
 /// The public listener: `http.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +67,12 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between_1ms_and_1h))]
     pub write_deadline: Duration,
+    /// Proxies before this service that are ours, each of which adds the address it is asked from to `forwarded_by`. 0: clients
+    /// connect to us, and what they say of their address counts for nothing.
+    #[garde(range(min = 0, max = 16))]
+    pub trusted_hops: u8,
+    /// The header in which they do: `x-forwarded-for` or `forwarded`.
+    pub forwarded_by: ForwardedBy,
     /// The share of successful requests that leave a line in the log, from 0 to 1. Failed ones always do.
     #[garde(range(min = 0.0, max = 1.0))]
     pub log_success_ratio: f64,
@@ -90,6 +98,8 @@ impl Default for Config {
             compress_bytes_min: 1024,
             read_deadline: Duration::from_secs(2),
             write_deadline: Duration::from_secs(5),
+            trusted_hops: 0,
+            forwarded_by: ForwardedBy::XForwardedFor,
             log_success_ratio: 1.0,
             allowed_origins: Vec::new(),
         }

@@ -14,6 +14,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::limits::whole_seconds;
+
 /// The result of every handler.
 pub type ApiResult<T> = Result<T, ApiError>;
 
@@ -39,7 +41,11 @@ pub enum ApiError {
     Conflict { code: &'static str, detail: String },
     /// 429: the caller is over its limit.
     #[error("too many requests")]
-    TooMany { retry_after: Duration },
+    TooMany {
+        /// The limit's name.
+        policy: &'static str,
+        retry_after: Duration,
+    },
     /// 503: a dependency failed or there is no capacity; the same request may succeed later.
     #[error("unavailable")]
     Unavailable {
@@ -189,8 +195,26 @@ impl ApiError {
         }
     }
 
+    fn violated_policies(&self) -> &[&'static str] {
+        if let Self::TooMany { policy, .. } = self {
+            std::slice::from_ref(policy)
+        } else {
+            &[]
+        }
+    }
+
+    /// A stable URI. Where the IANA's registry has the problem, programs know it from elsewhere.
+    fn type_uri(&self) -> Cow<'static, str> {
+        match self {
+            Self::TooMany { .. } => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded".into()
+            }
+            _ => format!("urn:holdfast:problem:{}", self.code()).into(),
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
-        if let Self::TooMany { retry_after } | Self::Unavailable { retry_after, .. } = self {
+        if let Self::TooMany { retry_after, .. } | Self::Unavailable { retry_after, .. } = self {
             Some(*retry_after)
         } else {
             None
@@ -208,7 +232,7 @@ impl ApiError {
         if let Some(wait) = self.retry_after() {
             headers.insert(
                 header::RETRY_AFTER,
-                HeaderValue::from(wait.as_secs().max(1)),
+                HeaderValue::from(whole_seconds(wait).max(1)),
             );
         }
         response
@@ -227,7 +251,7 @@ impl IntoResponse for ApiError {
 #[derive(Serialize, ToSchema)]
 pub struct Problem<'a> {
     /// A stable URI for this kind of problem.
-    r#type: String,
+    r#type: &'a str,
     /// The status in words.
     title: &'a str,
     /// The status as a number.
@@ -241,19 +265,23 @@ pub struct Problem<'a> {
     /// The fields that were refused.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// The limits that the caller is over, by the names that `RateLimit-Policy` gives them.
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[_]>::is_empty")]
+    violated_policies: &'a [&'a str],
 }
 
 /// Writes `error` as problem+json.
 pub fn problem_body(error: &ApiError, request_id: &str) -> Body {
     let (status, code) = (error.status(), error.code());
     let problem = Problem {
-        r#type: format!("urn:holdfast:problem:{code}"),
+        r#type: &error.type_uri(),
         title: status.canonical_reason().unwrap_or("Error"),
         status: status.as_u16(),
         code,
         detail: &error.detail(),
         request_id,
         errors: error.field_errors(),
+        violated_policies: error.violated_policies(),
     };
     Body::from(serde_json::to_vec(&problem).expect("a problem holds only strings and numbers"))
 }

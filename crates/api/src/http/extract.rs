@@ -8,7 +8,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use garde::Validate;
-use http::{HeaderMap, StatusCode, header, request::Parts};
+use http::{Extensions, HeaderMap, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +22,12 @@ use super::{
 
 /// The deadline given at the edge. A router without the edge, as in a slice test, gets the longest there is.
 pub fn deadline_of(parts: &Parts) -> Instant {
-    parts.extensions.get::<Deadline>().map_or_else(
+    deadline_in(&parts.extensions)
+}
+
+/// The same, of a request that is whole.
+pub fn deadline_in(extensions: &Extensions) -> Instant {
+    extensions.get::<Deadline>().map_or_else(
         || Instant::now() + Duration::from_secs(5),
         |deadline| deadline.0,
     )

@@ -1,5 +1,5 @@
 //! Bounds one request: a head of a sane size, a deadline, and a panic that stays its own. It also gives the request what it
-//! carries by value: the deadline, and what its client has seen.
+//! carries by value: the deadline, who its client is, and what that has seen.
 //!
 //! Everything refused or cut here becomes an [`ApiError`] like any other.
 
@@ -14,7 +14,9 @@ use http::{Method, StatusCode, Version, header};
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
-use super::{Config, Deadline, consistency::Tokenizer, error::ApiError};
+use super::{
+    Config, Deadline, client_address::ClientAddress, consistency::Tokenizer, error::ApiError,
+};
 
 /// Makes a [`Guard`] of a service.
 #[derive(Clone)]
@@ -61,7 +63,10 @@ where
             return std::future::ready(Ok(refusal.into_response())).boxed();
         }
         let deadline = Instant::now() + budget(request.method(), &self.config);
+        let (hops, by) = (self.config.trusted_hops, self.config.forwarded_by);
+        let client = ClientAddress::of(&request, hops, by);
         let seen = self.tokenizer.read(request.headers());
+        request.extensions_mut().insert(client);
         request.extensions_mut().insert(Deadline(deadline));
         request.extensions_mut().insert(seen.clone());
         let tokenizer = self.tokenizer.clone();

@@ -1,6 +1,7 @@
 //! The edge: from the socket to a handler's arguments, and back. Knows no feature.
 
 pub mod admin;
+pub mod client_address;
 pub mod conditional;
 mod config;
 pub mod consistency;
@@ -16,6 +17,7 @@ pub mod health;
 pub mod include;
 mod json;
 pub mod layers;
+pub mod limits;
 mod listener;
 mod metrics;
 pub mod observe;

@@ -31,6 +31,7 @@ use tower::Service;
 
 use super::{
     Config,
+    client_address::Peer,
     drain::{Drain, Phase},
     listener::{self, LAST_HANDSHAKES},
     stream::{Activity, InFlight, TimedStream},
@@ -124,6 +125,7 @@ impl Server {
             app: self.app.clone(),
             drain: self.drain.clone(),
             activity: Arc::default(),
+            peer: stream.peer_addr().ok().map(|address| Peer(address.ip())),
         };
         let config = Arc::clone(&self.config);
         let unfinished = self.drain.begin();
@@ -147,6 +149,8 @@ struct Connection {
     app: Router,
     drain: Drain,
     activity: Arc<Activity>,
+    /// Who is at the other end, unless it has already gone.
+    peer: Option<Peer>,
 }
 
 impl Connection {
@@ -185,7 +189,11 @@ impl Connection {
     ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> + use<> {
         let version = request.version();
         let counted = self.activity.begin(version);
-        let answer = self.app.clone().call(request.map(Body::new));
+        let mut request = request.map(Body::new);
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
+        let answer = self.app.clone().call(request);
         let drain = self.drain.clone();
         async move {
             let mut response = answer.await?;

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{ApiError, ApiResult, Config, consistency::Seen, cookie::Cookie, extract::deadline_of};
+use super::{
+    ApiError, ApiResult, Config, consistency::Seen, cookie::Cookie, extract::deadline_of,
+    limits::Ticket,
+};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -64,10 +67,14 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
         let presented = PresentedSession::from_request_parts(parts, state).await?;
         let id = presented.0.ok_or(ApiError::Unauthenticated)?;
+        let ticket = parts.extensions.get::<Ticket>();
         let session = Sessions::from_ref(state)
-            .find(&id, None, deadline_of(parts))
+            .find(&id, ticket.map(Ticket::quota), deadline_of(parts))
             .await?;
         let session = session.ok_or(ApiError::Unauthenticated)?;
+        if let (Some(ticket), Some(taken)) = (ticket, &session.taken) {
+            ticket.settle(taken)?;
+        }
         if let Some(seen) = parts.extensions.get::<Seen>() {
             seen.join(&id, &session);
         }
@@ -172,7 +179,8 @@ impl SessionCookie {
         self.0.set("", "; Max-Age=0")
     }
 
-    fn read(self, headers: &HeaderMap) -> Option<SessionId> {
+    /// The id that a client sent, if it has the form of one.
+    pub fn read(self, headers: &HeaderMap) -> Option<SessionId> {
         SessionId::parse(self.0.read(headers)?)
     }
 }

@@ -52,6 +52,9 @@ impl Metered {
             // A replica that takes a moment longer is waited for, and the primary not asked.
             ("HOLDFAST__POSTGRES__REPLICA_TIMEOUT", "900ms"),
             ("HOLDFAST__POSTGRES__TOKEN_WAIT", "800ms"),
+            // As shipped: whoever may ask without end is hardly ever counted in Redis.
+            ("HOLDFAST__LIMITS__ADDRESS_READ", "1200/1m"),
+            ("HOLDFAST__LIMITS__ADDRESS_WRITE", "60/1m"),
             // With one thread it cannot depend on luck whether what is sent at once leaves at once.
             ("TOKIO_WORKER_THREADS", "1"),
         ]);
