@@ -81,7 +81,7 @@ impl settings::Settings for Settings {
 impl Settings {
     /// A wait that may outlast the one around it never ends by itself, so each must be shorter than the next.
     fn timeout_ladders(&self) -> Vec<Fault> {
-        let postgres = &self.postgres;
+        let (postgres, throttle) = (&self.postgres, &self.sessions.throttle);
         [
             ladder(&[
                 ("postgres.replica_timeout", postgres.replica_timeout),
@@ -123,6 +123,23 @@ impl Settings {
             ladder(&[
                 ("telemetry.export_timeout", self.telemetry.export_timeout),
                 ("telemetry.flush_timeout", self.telemetry.flush_timeout),
+            ]),
+            // Attempts that are forgotten during a wait would end it.
+            ladder(&[
+                ("sessions.throttle.delay", throttle.delay),
+                (
+                    "sessions.throttle.address_delay_max",
+                    throttle.address_delay_max,
+                ),
+                ("sessions.throttle.forget_after", throttle.forget_after),
+            ]),
+            ladder(&[
+                ("sessions.throttle.delay", throttle.delay),
+                (
+                    "sessions.throttle.account_delay_max",
+                    throttle.account_delay_max,
+                ),
+                ("sessions.throttle.forget_after", throttle.forget_after),
             ]),
             ladder(&[
                 ("redis.command_timeout", self.redis.command_timeout),

@@ -12,7 +12,10 @@ use data::{
 use prometheus_client::registry::Registry;
 
 use crate::{
-    features::{products::ProductCache, sessions::Passwords},
+    features::{
+        products::ProductCache,
+        sessions::{Passwords, Throttle},
+    },
     http::{
         self,
         consistency::Tokenizer,
@@ -46,6 +49,8 @@ pub struct AppState {
     pub tokenizer: Tokenizer,
     /// Compares passwords, a few at a time.
     pub passwords: Passwords,
+    /// Makes who guesses them wait.
+    pub throttle: Throttle,
     /// Products by id.
     pub products: ProductCache,
 }
@@ -73,6 +78,7 @@ impl AppState {
             sessions,
             session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
+            throttle: Throttle::new(&settings.sessions.throttle, redis.clone(), registry),
             products: ProductCache::new(&cache, cluster.clone()),
             cluster,
             cache,

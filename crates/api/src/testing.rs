@@ -218,6 +218,8 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.limits.address_write = UNLIMITED;
     settings.limits.user_read = UNLIMITED;
     settings.limits.user_write = UNLIMITED;
+    settings.sessions.throttle.account_free = UNLIMITED.quota;
+    settings.sessions.throttle.address_free = UNLIMITED.quota;
     settings
 }
 

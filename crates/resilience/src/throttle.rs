@@ -52,18 +52,23 @@ impl Throttle {
         self.until.saturating_duration_since(now)
     }
 
-    /// Counts an attempt that need not wait. It counts when it begins, so that many at once are no way around.
-    pub fn begin(&mut self, now: Instant, steps: &Steps) {
-        if now.saturating_duration_since(self.last) >= steps.forget_after {
-            self.attempts = 0;
+    /// Begins an attempt: how long it has to wait, and if that is zero it is counted. It counts when it begins, so that many at
+    /// once are no way around.
+    pub fn begin(&mut self, now: Instant, steps: &Steps) -> Duration {
+        let wait = self.wait(now);
+        if wait.is_zero() {
+            if now.saturating_duration_since(self.last) >= steps.forget_after {
+                self.attempts = 0;
+            }
+            self.attempts = self.attempts.saturating_add(1);
+            self.last = now;
+            self.until = now + steps.delay_after(self.attempts);
         }
-        self.attempts = self.attempts.saturating_add(1);
-        self.last = now;
-        self.until = now + steps.delay_after(self.attempts);
+        wait
     }
 
-    /// Takes back the attempt that was right.
-    pub fn was_right(&mut self) {
+    /// Takes back an attempt: it was right, or was not made after all.
+    pub fn take_back(&mut self) {
         self.attempts = self.attempts.saturating_sub(1);
         self.until = self.last;
     }
@@ -92,9 +97,10 @@ mod tests {
 
         let mut waits = Vec::new();
         for _ in 0..18 {
-            waits.push(throttle.wait(now).as_secs());
-            now += throttle.wait(now);
-            throttle.begin(now, &STEPS);
+            let wait = throttle.wait(now);
+            waits.push(wait.as_secs());
+            now += wait;
+            assert_eq!(throttle.begin(now, &STEPS), Duration::ZERO);
         }
 
         let expected = [
@@ -111,10 +117,8 @@ mod tests {
             let (mut now, mut throttle) = (start, Throttle::new(start));
             let mut attempts = 0;
             while now < start + Duration::from_secs(86_400) {
-                if throttle.wait(now).is_zero() {
-                    attempts += 1;
-                    throttle.begin(now, &STEPS);
-                }
+                let begun = throttle.begin(now, &STEPS).is_zero();
+                attempts += u32::from(begun);
                 assert!(throttle.wait(now) <= STEPS.delay_max, "seed {seed}");
                 now += Duration::from_secs(random.u64(1..600));
             }
@@ -127,7 +131,7 @@ mod tests {
     fn a_long_pause_makes_them_free_again() {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
-        for _ in 0..8 {
+        for _ in 0..5 {
             throttle.begin(start, &STEPS);
         }
 
@@ -143,9 +147,8 @@ mod tests {
         let mut throttle = Throttle::new(now);
 
         for _ in 0..1_000 {
-            assert_eq!(throttle.wait(now), Duration::ZERO);
-            throttle.begin(now, &STEPS);
-            throttle.was_right();
+            assert_eq!(throttle.begin(now, &STEPS), Duration::ZERO);
+            throttle.take_back();
         }
     }
 }

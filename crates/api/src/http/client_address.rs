@@ -3,10 +3,13 @@
 //! Anybody can send a header, and each proxy adds to its end. So only entries that a trusted proxy has written are read: as
 //! many from the right as there are trusted hops.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
-use axum::extract::Request;
-use http::{HeaderMap, HeaderName, header};
+use axum::extract::{FromRequestParts, Request};
+use http::{Extensions, HeaderMap, HeaderName, header, request::Parts};
 use serde::{Deserialize, Serialize};
 
 /// The address of the connection's other end. In the extensions of a request that came through a socket.
@@ -53,6 +56,12 @@ impl ClientAddress {
         Self(address.to_canonical())
     }
 
+    /// The one that the edge found; a request without the edge comes from nowhere.
+    pub fn in_extensions(extensions: &Extensions) -> Self {
+        let found = extensions.get().copied();
+        found.unwrap_or(Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+    }
+
     /// What one client has to itself: an address, or of IPv6 the network that a connection is given (RFC 6177).
     pub fn network(self) -> IpAddr {
         const PREFIX: u128 = u128::MAX << 64;
@@ -60,6 +69,14 @@ impl ClientAddress {
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & PREFIX).into(),
             v4 @ IpAddr::V4(_) => v4,
         }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::in_extensions(&parts.extensions))
     }
 }
 

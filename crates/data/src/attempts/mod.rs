@@ -46,7 +46,8 @@ impl Attempts {
         }))
     }
 
-    /// Begins an attempt at `what` from `place`: how long it has to wait, and if that is zero it is counted. One round trip.
+    /// Begins an attempt at `what` from `place`: how long each has to wait, and if neither has to, it is counted. One round
+    /// trip.
     ///
     /// # Errors
     /// As [`Redis::call`].
@@ -55,7 +56,7 @@ impl Attempts {
         what: Counted<'_>,
         place: Counted<'_>,
         deadline: Instant,
-    ) -> Result<Duration, Error> {
+    ) -> Result<[Duration; 2], Error> {
         let mut call = self.0.begin.key(self.key(&what));
         call.key(self.key(&place));
         for counted in [what, place] {
@@ -64,14 +65,14 @@ impl Attempts {
                 call.arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             }
         }
-        let wait_ms: u64 = self
+        let waits_ms: (u64, u64) = self
             .0
             .redis
             .call(deadline, |mut connection| async move {
                 call.invoke_async(&mut connection).await
             })
             .await?;
-        Ok(Duration::from_millis(wait_ms))
+        Ok([waits_ms.0, waits_ms.1].map(Duration::from_millis))
     }
 
     /// The attempt was right. One round trip.

@@ -8,11 +8,14 @@ use futures::future::join_all;
 
 use crate::redis_server::{Server, soon};
 
+const FIRST: Duration = Duration::from_secs(100);
+const FREE: [Duration; 2] = [Duration::ZERO; 2];
+
 fn counted<'a>(kind: &'a str, name: &'a str, free: u32) -> Counted<'a> {
     Counted {
         name: (kind, name),
         free,
-        delay: Duration::from_secs(100),
+        delay: FIRST,
         delay_max: Duration::from_secs(350),
         forget_after: Duration::from_secs(1_000),
     }
@@ -28,15 +31,20 @@ async fn a_thousand_at_once_from_two_processes_are_as_many_as_are_free() {
     let (account, place) = (counted("account", "a", 5), counted("address", "b", 1_000));
 
     let at_once = (0..1_000).map(|n| processes[n % 2].begin(account, place, soon()));
-    let waits: Vec<Duration> = join_all(at_once)
+    let waits: Vec<[Duration; 2]> = join_all(at_once)
         .await
         .into_iter()
         .map(Result::unwrap)
         .collect();
 
-    let begun = waits.iter().filter(|wait| wait.is_zero()).count();
+    let begun = waits.iter().filter(|waits| **waits == FREE).count();
     assert_eq!(begun, 5);
-    assert!(waits.iter().all(|wait| *wait <= account.delay), "{waits:?}");
+    assert!(
+        waits
+            .iter()
+            .all(|[account, place]| *account <= FIRST && place.is_zero()),
+        "{waits:?}"
+    );
     let mut count = cmd("HGET");
     count.arg("holdfast:attempts:address:b").arg("attempts");
     let counted: u32 = server.ask(&count).await;
@@ -51,16 +59,12 @@ async fn each_wait_is_twice_the_one_before_up_to_the_longest() {
     let (account, place) = (counted("account", "a", 1), counted("address", "b", 1_000));
     let key = "holdfast:attempts:account:a";
 
+    let begin = async || attempts.begin(account, place, soon()).await.unwrap();
+
     let mut waits = Vec::new();
     for _ in 0..4 {
-        assert!(
-            attempts
-                .begin(account, place, soon())
-                .await
-                .unwrap()
-                .is_zero()
-        );
-        let wait = attempts.begin(account, place, soon()).await.unwrap();
+        assert_eq!(begin().await, FREE);
+        let [wait, _] = begin().await;
         waits.push(wait.as_secs_f64().ceil() as u64 / 50 * 50);
         // As if the wait had passed.
         let _: u32 = server.ask(cmd("HDEL").arg(key).arg("until")).await;
@@ -77,28 +81,26 @@ async fn a_right_attempt_frees_what_was_tried_and_is_not_held_against_the_place(
     let client = server.connected().await;
     let attempts = Attempts::new(client.redis.clone());
     let place = counted("address", "b", 3);
-    let begin = async |name| {
+    let begin = async |name, place| {
         let account = counted("account", name, 5);
         attempts.begin(account, place, soon()).await.unwrap()
     };
 
     for _ in 0..100 {
-        assert!(begin("a").await.is_zero());
+        assert_eq!(begin("a", place).await, FREE);
         let account = counted("account", "a", 5);
         attempts.was_right(account, place, soon()).await.unwrap();
     }
-    let wrong = [begin("b").await, begin("c").await, begin("d").await];
-    let then = begin("e").await;
+    let wrong = [
+        begin("b", place).await,
+        begin("c", place).await,
+        begin("d", place).await,
+    ];
+    let [account, then] = begin("e", place).await;
 
-    assert_eq!(wrong, [Duration::ZERO; 3]);
+    assert_eq!(wrong, [FREE; 3]);
+    assert!(account.is_zero());
     assert!(!then.is_zero(), "the place has had its three");
     let elsewhere = counted("address", "elsewhere", 3);
-    let account = counted("account", "e", 5);
-    assert!(
-        attempts
-            .begin(account, elsewhere, soon())
-            .await
-            .unwrap()
-            .is_zero()
-    );
+    assert_eq!(begin("e", elsewhere).await, FREE);
 }

@@ -5,9 +5,12 @@
 mod model;
 mod passwords;
 mod store;
+mod throttle;
 
 #[cfg(test)]
 mod http_tests;
+#[cfg(test)]
+mod throttle_http_tests;
 
 use axum::{
     extract::State,
@@ -20,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use passwords::Passwords;
+pub use throttle::Throttle;
 
 use self::{
     model::{Credentials, NewUser, User},
@@ -28,6 +32,7 @@ use self::{
 use crate::{
     http::{
         ApiError, ApiResult, Body, Db,
+        client_address::ClientAddress,
         session::{PresentedSession, Session, SessionCookie},
     },
     state::AppState,
@@ -46,6 +51,9 @@ pub struct Config {
     /// What a password's hash costs.
     #[garde(dive)]
     pub passwords: passwords::Config,
+    /// How often one may guess.
+    #[garde(dive)]
+    pub throttle: throttle::Config,
 }
 
 impl Default for Config {
@@ -54,6 +62,7 @@ impl Default for Config {
             cookie_secure: true,
             store: data::sessions::Config::default(),
             passwords: passwords::Config::default(),
+            throttle: throttle::Config::default(),
         }
     }
 }
@@ -84,19 +93,26 @@ async fn create_user(
 
 /// Signs in: answers with the user and a new session's cookie. A session that the client still had is over.
 #[utoipa::path(post, path = "/session", tag = "sessions", request_body = Credentials,
-    responses((status = 201, body = User), (status = 401), (status = 422), (status = 503)))]
+    responses((status = 201, body = User), (status = 401), (status = 422), (status = 429), (status = 503)))]
 async fn create_session(
     State(state): State<AppState>,
     presented: PresentedSession,
+    client: ClientAddress,
     db: Db,
     Body(credentials): Body<Credentials>,
 ) -> ApiResult<Response> {
+    let begun = state
+        .throttle
+        .begin(&credentials.email, client, db.deadline());
+    let attempt = begun.await?;
     let user = authenticate(&state.passwords, &db, credentials).await?;
 
-    let id = state
+    // Sent together, so that the second costs no round trip.
+    let create = state
         .sessions
-        .create(user.id, user.role.as_str(), db.deadline())
-        .await?;
+        .create(user.id, user.role.as_str(), db.deadline());
+    let (id, ()) = tokio::join!(create, attempt.was_right());
+    let id = id?;
     if let Some(old) = presented.0 {
         state.sessions.remove(&old, db.deadline()).await?;
     }

@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     mem,
-    net::{IpAddr, Ipv4Addr},
     sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
@@ -87,8 +86,7 @@ impl LimitLayer {
     async fn admit(&self, request: &mut Request) -> Result<Admitted, Response> {
         let limits = &self.limits;
         let extensions = request.extensions();
-        let nowhere = ClientAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let client = *extensions.get().unwrap_or(&nowhere);
+        let client = ClientAddress::in_extensions(extensions);
         let deadline = deadline_in(extensions);
         let policy = Policy::of_address(request.method());
         let id = self.cookie.read(request.headers());
