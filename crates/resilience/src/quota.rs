@@ -118,8 +118,12 @@ impl Quota {
         granted: bool,
         whole_in: Duration,
     ) -> Verdict {
+        if !granted {
+            self.known.give_back(&limit.rate);
+        }
         let since = limit.rate.interval() * self.untold;
-        self.known = Level::whole_in(now, whole_in.saturating_add(since));
+        // A store that knows of less than this process has told it has lost what it knew.
+        self.known.raise(now + whole_in.saturating_add(since));
         let standing = self.known.standing(now, &limit.rate);
         if granted { Ok(standing) } else { Err(standing) }
     }
@@ -246,6 +250,27 @@ mod tests {
             panic!("others have taken all of it")
         };
         assert_eq!((standing.left, standing.wait), (0, LIMIT.rate.interval()));
+    }
+
+    #[test]
+    fn a_store_that_was_emptied_gives_no_quota_twice() {
+        let now = Instant::now();
+        let mut quota = Quota::new(now);
+        let mut served = 0;
+        for n in 0..1_000 {
+            let verdict = match quota.take(now, &LIMIT, Reach::Store) {
+                Decision::Ask(asked) => {
+                    let mut store = Store(Level::whole(now));
+                    let (granted, whole_in) = store.ask(now, asked.given);
+                    quota.told(now, &LIMIT, granted, whole_in)
+                }
+                Decision::Made(verdict) => verdict,
+            };
+            served += u32::from(verdict.is_ok());
+            assert_eq!(verdict.is_ok(), n < 200);
+        }
+
+        assert_eq!(served, 200);
     }
 
     #[test]

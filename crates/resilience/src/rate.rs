@@ -100,11 +100,6 @@ impl Level {
         Self(now)
     }
 
-    /// What a store says that is taken.
-    pub(crate) fn whole_in(now: Instant, whole_in: Duration) -> Self {
-        Self(now + whole_in)
-    }
-
     /// Takes one, if there is one.
     pub(crate) fn take(&mut self, now: Instant, rate: &Rate) -> bool {
         let next = self.0.max(now) + rate.interval();
@@ -118,6 +113,11 @@ impl Level {
     /// Gives one back.
     pub(crate) fn give_back(&mut self, rate: &Rate) {
         self.0 = self.0.checked_sub(rate.interval()).unwrap_or(self.0);
+    }
+
+    /// At least so much is taken.
+    pub(crate) fn raise(&mut self, whole_at: Instant) {
+        self.0 = self.0.max(whole_at);
     }
 
     pub(crate) fn standing(&self, now: Instant, rate: &Rate) -> Standing {

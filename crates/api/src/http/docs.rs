@@ -14,7 +14,7 @@ use super::error::{FieldError, Problem};
         title = "Holdfast",
         description = "A small shop that stays correct, fast and up under load, faults and growth.\n\n\
             Every error is `application/problem+json` (RFC 9457) with a stable `code` and a `request_id`. \
-            503 and 429 carry `Retry-After`.",
+            503 and 429 carry `Retry-After`; what is below `/v1` says in `RateLimit` and `RateLimit-Policy` where a client stands.",
     ),
     components(schemas(Problem<'static>, FieldError)),
 )]

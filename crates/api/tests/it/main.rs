@@ -8,6 +8,7 @@ mod consistency;
 mod faults;
 mod hostile;
 mod http2;
+mod limits;
 mod openapi;
 mod plans;
 mod pooler;

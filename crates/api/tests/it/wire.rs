@@ -1,11 +1,15 @@
 //! HTTP/1.1 by hand, so that a test can send what no client library would.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, timeout},
 };
 
@@ -50,6 +54,16 @@ impl Wire {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             stream: TcpStream::connect(address).await?,
+            unread: Vec::new(),
+        })
+    }
+
+    /// The same from an address of this machine.
+    pub async fn connect_from(from: IpAddr, address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        Ok(Self {
+            stream: socket.connect(address).await?,
             unread: Vec::new(),
         })
     }

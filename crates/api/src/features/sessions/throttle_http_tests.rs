@@ -89,10 +89,10 @@ async fn after_five_wrong_passwords_even_the_right_one_has_to_wait_and_then_does
 }
 
 #[tokio::test]
-async fn a_thousand_guesses_through_two_processes_are_twenty_at_most() {
+async fn a_thousand_guesses_through_two_processes_are_five_before_the_first_wait_ends() {
     let prefix = format!("throttle-{:x}", fastrand::u64(..));
     let change = |settings: &mut Settings| {
-        as_shipped(settings);
+        unforgiving(settings);
         settings.redis.key_prefix.clone_from(&prefix);
     };
     let (one, other) = tokio::join!(TestApp::with(change), TestApp::with(change));
@@ -111,7 +111,7 @@ async fn a_thousand_guesses_through_two_processes_are_twenty_at_most() {
     }
 
     println!("{guessed} of 1000 guesses at one account were compared");
-    assert!((5..=20).contains(&guessed), "{guessed}");
+    assert_eq!(guessed, 5);
 }
 
 #[tokio::test]
