@@ -10,27 +10,26 @@ use super::Policy;
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
+/// What a policy allows.
+pub fn of_policy(policy: Policy, rate: &Rate) -> HeaderValue {
+    let (name, quota, window) = (policy.name(), rate.quota, whole_seconds(rate.window));
+    value(format!(r#""{name}";q={quota};w={window}"#))
+}
+
 /// Says which policy decided, and how much is left of it until when: all of it then, if some is left now, or else the first.
-pub fn write(headers: &mut HeaderMap, policy: Policy, rate: &Rate, standing: Standing) {
-    let name = policy.name();
-    let (quota, window) = (rate.quota, whole_seconds(rate.window));
-    let left = standing.left;
+pub fn write(headers: &mut HeaderMap, of_policy: &HeaderValue, policy: Policy, standing: Standing) {
+    let (name, left) = (policy.name(), standing.left);
     let until = match left {
         0 => standing.wait,
         _ => standing.whole_in,
     };
     let until = whole_seconds(until);
-    let fields = [
-        (
-            RATELIMIT_POLICY,
-            format!(r#""{name}";q={quota};w={window}"#),
-        ),
-        (RATELIMIT, format!(r#""{name}";r={left};t={until}"#)),
-    ];
-    for (field, value) in fields {
-        let value = HeaderValue::try_from(value).expect("a name and numbers are visible ASCII");
-        headers.insert(field, value);
-    }
+    headers.insert(RATELIMIT_POLICY, of_policy.clone());
+    headers.insert(RATELIMIT, value(format!(r#""{name}";r={left};t={until}"#)));
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("a name and numbers are visible ASCII")
 }
 
 /// Rounded up: whoever waits as long as told must not be early.

@@ -135,42 +135,38 @@ async fn without_redis_two_processes_serve_no_more_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_users_sessions_share_one_limit_on_every_process_and_cost_their_address_nothing() {
-    let app = TestApp::with(|settings| {
-        settings.http.trusted_hops = 1;
+async fn a_user_has_one_limit_on_every_process_and_costs_the_address_nothing() {
+    let [app, other] = two(|settings| {
+        reads(2)(settings);
         settings.limits.user_read = an_hour(10);
-        settings.limits.address_read = an_hour(2);
     })
     .await;
-    let client = app.customer().await;
-    let other = app.customer().await;
+    let (here, neighbour) = (app.customer().await, app.customer().await);
+    let mut there = other.anonymous();
+    there.cookie.clone_from(&here.cookie);
 
     let mut answers = Vec::new();
-    for _ in 0..12 {
-        answers.push(client.get("/v1/session").await);
+    for n in 0..12 {
+        let client = [&here, &there][n % 2];
+        answers.push(client.get("/v1/orders").await);
     }
-    let others = other.get("/v1/session").await;
+    let neighbours = neighbour.get("/v1/orders").await;
     let anonymous = app.anonymous().get(CATALOGUE).await;
 
     let served = answers
         .iter()
-        .filter(|answer| answer.status == StatusCode::OK);
+        .take_while(|answer| answer.status == StatusCode::OK);
     assert_eq!(served.count(), 10);
     assert_eq!(
         answers[0].header(RATELIMIT_POLICY),
         r#""user-read";q=10;w=3600"#
     );
-    assert!(
-        answers[0]
-            .header(RATELIMIT)
-            .starts_with(r#""user-read";r=9;t="#)
-    );
+    assert_eq!(answers[0].header(RATELIMIT), r#""user-read";r=9;t=360"#);
+    for refused in &answers[10..] {
+        assert_eq!(refused.json()["violated-policies"], json!(["user-read"]));
+    }
     assert_eq!(
-        answers[11].json()["violated-policies"],
-        json!(["user-read"])
-    );
-    assert_eq!(
-        [others.status, anonymous.status],
+        [neighbours.status, anonymous.status],
         [StatusCode::OK, StatusCode::OK]
     );
 }
@@ -192,20 +188,25 @@ async fn made_up_sessions_are_counted_against_their_address() {
 #[tokio::test]
 async fn a_refusal_asks_no_server() {
     let app = TestApp::metered_with(|settings| {
+        reads(2)(settings);
         settings.limits.user_read = an_hour(2);
-        settings.limits.address_read = an_hour(2);
     })
     .await;
     let (user, anonymous) = (app.customer().await, app.anonymous());
-    for _ in 0..3 {
-        user.get("/v1/session").await;
-        anonymous.get(CATALOGUE).await;
-    }
+    let asks = [
+        (&user, "/v1/session", "192.0.2.7", "user-read"),
+        (&anonymous, CATALOGUE, "192.0.2.8", "address-read"),
+    ];
 
-    for (client, path) in [(&user, "/v1/session"), (&anonymous, CATALOGUE)] {
-        let (answer, cost) = app.cost(async || client.get(path).await).await;
+    for (client, path, address, policy) in asks {
+        let ask = async || client.get_with(path, &[(X_FORWARDED_FOR, address)]).await;
+        for _ in 0..3 {
+            ask().await;
+        }
+        let (answer, cost) = app.cost(ask).await;
 
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.json()["violated-policies"], json!([policy]));
         assert_eq!(cost.statements(), [0, 0], "{path}");
         assert_eq!(cost.redis.round_trips, 0, "{path}");
     }

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 
 use super::{
     super::{client_address::ClientAddress, extract::deadline_in, session::SessionCookie},
-    Claim, Limits, Policy, Ticket, fields,
+    Claim, Limits, Policy, Ticket,
 };
 
 /// Makes a [`Limited`] of a service.
@@ -127,8 +127,7 @@ impl LimitLayer {
     fn refuse(&self, policy: Policy, standing: Standing) -> Response {
         let limits = &self.limits;
         let mut response = limits.refusal(policy, standing.wait).into_response();
-        let headers = response.headers_mut();
-        fields::write(headers, policy, limits.rate(policy), standing);
+        limits.tell(response.headers_mut(), policy, standing);
         response
     }
 }
@@ -140,11 +139,6 @@ impl Admitted {
             Some((ticket.policy(), *standing))
         });
         let (policy, standing) = user.unwrap_or((self.policy, self.standing));
-        fields::write(
-            response.headers_mut(),
-            policy,
-            limits.rate(policy),
-            standing,
-        );
+        limits.tell(response.headers_mut(), policy, standing);
     }
 }

@@ -25,7 +25,7 @@ use data::{
     redis::Redis,
     sessions::{self, SessionId},
 };
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method};
 use prometheus_client::registry::Registry;
 use resilience::{Asked, Decision, Keyed, Limit, Quota, Rate, Reach, Standing, Verdict};
 use tokio::time::Instant;
@@ -84,6 +84,8 @@ pub struct Limits(Arc<Inner>);
 struct Inner {
     /// By `Policy`.
     limits: [Limit; 4],
+    /// By `Policy`: what `RateLimit-Policy` says of it, which is always the same.
+    fields: [HeaderValue; 4],
     rates: Rates,
     addresses: Keyed<(IpAddr, Policy), Quota>,
     /// Sessions whose user is over a limit, until when.
@@ -98,6 +100,7 @@ impl Limits {
             processes: config.instances_expected,
         });
         Self(Arc::new(Inner {
+            fields: Policy::ALL.map(|policy| fields::of_policy(policy, &config.rate(policy))),
             limits,
             rates: Rates::new(redis),
             addresses: Keyed::new(config.keys_max),
@@ -114,7 +117,7 @@ impl Limits {
         &self.limit(policy).rate
     }
 
-    /// Takes one of an address's quota. With `ticket` it may turn out to be a user's, so nobody else is told yet.
+    /// Takes one of an address's quota. What is perhaps a user's may be given back, so Redis is not told of it yet.
     async fn take_of_address(
         &self,
         client: ClientAddress,
@@ -166,6 +169,12 @@ impl Limits {
         let now = Instant::now();
         let until = self.0.refused.get(&(id.clone(), policy))?;
         until.checked_duration_since(now)
+    }
+
+    /// Says where the client stands.
+    fn tell(&self, headers: &mut HeaderMap, policy: Policy, standing: Standing) {
+        let of_policy = &self.0.fields[policy as usize];
+        fields::write(headers, of_policy, policy, standing);
     }
 
     /// Refuses a request that is over the limit, and counts it.
