@@ -20,7 +20,7 @@ use super::{
     Claim, Limits, Policy, Ticket,
 };
 
-/// Makes a [`Limited`] of a service.
+/// Makes a `Limited` of a service.
 #[derive(Clone)]
 pub struct LimitLayer {
     pub limits: Limits,
