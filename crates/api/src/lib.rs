@@ -27,6 +27,7 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
     let limited = LimitLayer {
         limits: state.limits.clone(),
         cookie: state.session_cookie,
+        trusted_hops: state.http.trusted_hops,
     };
     let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
         .nest("/v1", features::routes().layer(limited))

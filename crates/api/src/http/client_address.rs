@@ -80,6 +80,11 @@ impl<S: Sync> FromRequestParts<S> for ClientAddress {
     }
 }
 
+/// Whether a request has either header, which proxies write, and whoever wants to be taken for one.
+pub fn says_that_it_forwards(headers: &HeaderMap) -> bool {
+    headers.contains_key(&X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED)
+}
+
 /// All entries, rightmost first. Several headers are one list (RFC 9110 section 5.3).
 fn entries<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines: Vec<_> = headers.get_all(name).iter().collect();

@@ -44,6 +44,9 @@ async fn a_client_is_whoever_is_at_the_other_end_whatever_it_says() {
         standing.starts_with(r#""address-read";r=199;"#),
         "{standing}"
     );
+    // It may be a proxy that nobody has counted.
+    let hint = service.logged("set http.trusted_hops").await;
+    assert!(hint.contains(r#""client.address":"127.0.0.1""#), "{hint}");
 }
 
 #[tokio::test]

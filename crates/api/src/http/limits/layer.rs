@@ -16,7 +16,11 @@ use resilience::Standing;
 use tower::{Layer, Service};
 
 use super::{
-    super::{client_address::ClientAddress, extract::deadline_in, session::SessionCookie},
+    super::{
+        client_address::{ClientAddress, says_that_it_forwards},
+        extract::deadline_in,
+        session::SessionCookie,
+    },
     Claim, Limits, Policy, Ticket,
 };
 
@@ -25,6 +29,8 @@ use super::{
 pub struct LimitLayer {
     pub limits: Limits,
     pub cookie: SessionCookie,
+    /// How many proxies we know of.
+    pub trusted_hops: u8,
 }
 
 impl<S> Layer<S> for LimitLayer {
@@ -101,10 +107,13 @@ impl LimitLayer {
             };
             return Err(self.refuse(policy, standing));
         }
-        let standing = limits
-            .take_of_address(client, policy, id.is_some(), deadline)
-            .await
-            .map_err(|standing| self.refuse(policy, standing))?;
+        let taken = limits.take_of_address(client, policy, id.is_some(), deadline);
+        let standing = taken.await.map_err(|standing| {
+            if self.trusted_hops == 0 && says_that_it_forwards(request.headers()) {
+                limits.suspect(client);
+            }
+            self.refuse(policy, standing)
+        })?;
         let ticket = id.map(|id| {
             Ticket(Arc::new(Claim {
                 limits: limits.clone(),

@@ -16,7 +16,10 @@ mod http_tests;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -91,6 +94,8 @@ struct Inner {
     /// Sessions whose user is over a limit, until when.
     refused: Keyed<(SessionId, Policy), Instant>,
     metrics: Metrics,
+    /// Whether it was said that an address may be a proxy's.
+    suspected: AtomicBool,
 }
 
 impl Limits {
@@ -106,6 +111,7 @@ impl Limits {
             addresses: Keyed::new(config.keys_max),
             refused: Keyed::new(config.keys_max),
             metrics: Metrics::register(registry),
+            suspected: AtomicBool::new(false),
         }))
     }
 
@@ -175,6 +181,16 @@ impl Limits {
     fn tell(&self, headers: &mut HeaderMap, policy: Policy, standing: Standing) {
         let of_policy = &self.0.fields[policy as usize];
         fields::write(headers, of_policy, policy, standing);
+    }
+
+    /// Says once that a refused address speaks for others: nobody has told us of that proxy, and all its clients are one.
+    fn suspect(&self, client: ClientAddress) {
+        if !self.0.suspected.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                client.address = %client.0,
+                "a refused address says that it forwards; if it is a proxy of ours, set http.trusted_hops"
+            );
+        }
     }
 
     /// Refuses a request that is over the limit, and counts it.
