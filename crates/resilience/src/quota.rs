@@ -256,7 +256,6 @@ mod tests {
     fn a_store_that_was_emptied_gives_no_quota_twice() {
         let now = Instant::now();
         let mut quota = Quota::new(now);
-        let mut served = 0;
         for n in 0..1_000 {
             let verdict = match quota.take(now, &LIMIT, Reach::Store) {
                 Decision::Ask(asked) => {
@@ -266,11 +265,8 @@ mod tests {
                 }
                 Decision::Made(verdict) => verdict,
             };
-            served += u32::from(verdict.is_ok());
             assert_eq!(verdict.is_ok(), n < 200);
         }
-
-        assert_eq!(served, 200);
     }
 
     #[test]
