@@ -23,7 +23,7 @@ pub(crate) struct Network {
     pub(crate) proxies: BTreeMap<Target, Arc<Proxy>>,
     pub(crate) upstream: Arc<Upstream>,
     control: u16,
-    _background: Background,
+    background: Background,
 }
 
 /// A runtime of the stack's own, for a test's runtime ends with the test and a shared stack does not.
@@ -85,8 +85,13 @@ impl Network {
             proxies,
             upstream,
             control,
-            _background: background,
+            background,
         })
+    }
+
+    /// A further proxy before a port of this machine. Its faults cannot be set over HTTP.
+    pub(crate) fn proxy(&self, server: u16) -> Result<Arc<Proxy>> {
+        Proxy::start(&self.background.handle, server)
     }
 
     pub(crate) fn services(&self, superuser_password: &str, folder: &Path) -> Services {

@@ -111,7 +111,7 @@ impl Services {
     }
 }
 
-fn postgres_url(role: &str, password: &str, port: u16, database: &str) -> String {
+pub(crate) fn postgres_url(role: &str, password: &str, port: u16, database: &str) -> String {
     format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}")
 }
 

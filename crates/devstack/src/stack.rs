@@ -9,7 +9,8 @@ use crate::{
     binaries,
     guard::Guard,
     network::Network,
-    postgres::{Postgres, Template, copy_primary, wait_until_streaming},
+    ports,
+    postgres::{Postgres, Template, start_standby},
     proxy::{Proxy, Target},
     redis::Redis,
     services::Services,
@@ -35,10 +36,10 @@ impl Stack {
         let network = Network::start()?;
         let template = Template::find_or_prepare(&guard, &binaries.postgres).await;
         let template = template.context("prepare a Postgres cluster")?;
-        let postgres = |name, target| Postgres {
+        let postgres = |name: &str, target| Postgres {
             guard: Arc::clone(&guard),
             binaries: binaries.postgres.clone(),
-            name,
+            name: name.to_owned(),
             data: guard.folder().join(name),
             port: network.ports[&target].direct,
             superuser_password: template.superuser_password.clone(),
@@ -77,6 +78,25 @@ impl Stack {
     /// The server that streams from the primary and takes reads.
     pub fn standby(&self) -> &Postgres {
         &self.standby
+    }
+
+    /// Starts one more server that streams from the primary, with a slot and a fault proxy of its own. It has every
+    /// database made before, and runs until the stack ends, even when the value is dropped.
+    pub async fn add_standby(&self) -> Result<Postgres> {
+        let port = ports::free()?;
+        let name = format!("standby_{port}");
+        let standby = Postgres {
+            guard: Arc::clone(&self.guard),
+            binaries: self.primary.binaries.clone(),
+            data: self.guard.folder().join(&name),
+            name,
+            port,
+            superuser_password: self.primary.superuser_password.clone(),
+            proxy: self.network.proxy(port)?,
+            process: Mutex::new(None),
+        };
+        start_standby(&self.primary, &standby).await?;
+        Ok(standby)
     }
 
     /// The Redis server.
@@ -118,11 +138,7 @@ impl Drop for Stack {
 async fn start_postgres(template: &Template, primary: &Postgres, standby: &Postgres) -> Result<()> {
     template.copy_to(&primary.data).await?;
     primary.start().await?;
-    copy_primary(primary, &standby.data)
-        .await
-        .context("copy the primary")?;
-    standby.start().await?;
-    wait_until_streaming(standby).await
+    start_standby(primary, standby).await
 }
 
 /// The file holds the superuser's password, so only the owner may read it.

@@ -1,4 +1,4 @@
-//! The Postgres servers of a stack: a primary, and a standby that streams from it through a physical slot.
+//! The Postgres servers of a stack: a primary, and standbys that stream from it, each through a physical slot.
 
 mod server;
 mod standby;
@@ -6,7 +6,7 @@ mod template;
 
 pub use server::Postgres;
 
-pub(crate) use standby::{copy_primary, wait_until_streaming};
+pub(crate) use standby::start_standby;
 pub(crate) use template::Template;
 
 /// The role applications connect as, its password, and the database made for `make run`.

@@ -12,8 +12,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::SUPERUSER;
-use crate::{binaries::PostgresBinaries, guard::Guard, process::Process, proxy::Proxy};
+use super::{APP, SUPERUSER};
+use crate::{
+    binaries::PostgresBinaries, guard::Guard, process::Process, proxy::Proxy,
+    services::postgres_url,
+};
 
 /// How long a server may take to accept connections; recovery after a kill is part of it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,7 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Postgres {
     pub(crate) guard: Arc<Guard>,
     pub(crate) binaries: PostgresBinaries,
-    pub(crate) name: &'static str,
+    /// Also its data folder, its log and, of a standby, its slot on the primary: a-z, 0-9 and _.
+    pub(crate) name: String,
     pub(crate) data: PathBuf,
     pub(crate) port: u16,
     pub(crate) superuser_password: String,
@@ -44,9 +48,9 @@ impl Postgres {
             "-p".into(),
             self.port.to_string().into(),
         ];
-        let mut process = self
-            .guard
-            .spawn(self.name, &self.binaries.program("postgres"), &args)?;
+        let mut process =
+            self.guard
+                .spawn(&self.name, &self.binaries.program("postgres"), &args)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let attempt = self.connect().await.map(drop);
@@ -121,6 +125,26 @@ impl Postgres {
         ))
         .await?;
         self.execute("select pg_reload_conf()").await
+    }
+
+    /// As the application reaches it, through the fault proxy.
+    pub fn url(&self, database: &str) -> String {
+        postgres_url(APP, APP, self.proxy.port(), database)
+    }
+
+    /// Without a proxy between, as the application's role.
+    pub fn direct_url(&self, database: &str) -> String {
+        postgres_url(APP, APP, self.port, database)
+    }
+
+    /// Without a proxy between, as superuser.
+    pub fn admin_url(&self, database: &str) -> String {
+        postgres_url(SUPERUSER, &self.superuser_password, self.port, database)
+    }
+
+    /// The fault proxy before it.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
     }
 
     /// A connection of the superuser, around the proxy.

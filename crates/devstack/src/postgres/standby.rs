@@ -1,25 +1,32 @@
-//! Makes the standby's data folder from the running primary.
+//! Makes a standby's data folder from the running primary.
 
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use sqlx::Connection;
 use tokio::time::{Instant, sleep};
 
 use super::{Postgres, SUPERUSER};
 
-/// The physical slot, which keeps the primary from dropping WAL that a stopped standby still needs.
-const SLOT: &str = "standby";
 const STREAMING_TIMEOUT: Duration = Duration::from_secs(30);
 const STREAMING_POLL: Duration = Duration::from_millis(10);
 
-/// Copies the running primary into `data`; the copy is set up to stream from it through a slot of its own.
-pub(crate) async fn copy_primary(primary: &Postgres, data: &Path) -> Result<()> {
+/// Makes the standby a copy of the running primary and starts it. A physical slot of its own keeps the primary from
+/// dropping WAL that it still needs when it was stopped.
+pub(crate) async fn start_standby(primary: &Postgres, standby: &Postgres) -> Result<()> {
+    copy_primary(primary, standby)
+        .await
+        .context("copy the primary")?;
+    standby.start().await?;
+    wait_until_streaming(standby).await
+}
+
+async fn copy_primary(primary: &Postgres, standby: &Postgres) -> Result<()> {
     let passfile = write_passfile(primary)?;
     let source = format!(
         "host=127.0.0.1 port={} user={SUPERUSER} passfile={}",
@@ -30,10 +37,10 @@ pub(crate) async fn copy_primary(primary: &Postgres, data: &Path) -> Result<()> 
         "--dbname".into(),
         source.into(),
         "--pgdata".into(),
-        data.into(),
+        standby.data.clone().into(),
         "--create-slot".into(),
         "--slot".into(),
-        SLOT.into(),
+        standby.name.clone().into(),
         "--write-recovery-conf".into(),
         "--wal-method=stream".into(),
         "--checkpoint=fast".into(),
@@ -47,7 +54,7 @@ pub(crate) async fn copy_primary(primary: &Postgres, data: &Path) -> Result<()> 
 }
 
 /// A standby accepts connections a little before it streams.
-pub(crate) async fn wait_until_streaming(standby: &Postgres) -> Result<()> {
+async fn wait_until_streaming(standby: &Postgres) -> Result<()> {
     let mut connection = standby.connect().await?;
     let deadline = Instant::now() + STREAMING_TIMEOUT;
     let sql = "select exists (select from pg_stat_wal_receiver where status = 'streaming')";

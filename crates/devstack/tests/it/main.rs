@@ -6,6 +6,7 @@ mod endings;
 mod faults;
 mod http;
 mod servers;
+mod standbys;
 
 use std::time::Duration;
 
