@@ -127,6 +127,12 @@ impl Postgres {
         self.execute("select pg_reload_conf()").await
     }
 
+    /// Makes an empty database that belongs to the application's role. It is there until the stack ends.
+    pub async fn create_database(&self, name: &str) -> Result<()> {
+        self.execute(&format!("create database {name} owner {APP}"))
+            .await
+    }
+
     /// As the application reaches it, through the fault proxy.
     pub fn url(&self, database: &str) -> String {
         postgres_url(APP, APP, self.proxy.port(), database)
