@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use data::postgres::shards::Overlap;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
@@ -24,6 +25,9 @@ pub struct Settings {
     /// Primary, replicas and their pools.
     #[garde(dive)]
     pub postgres: data::postgres::Config,
+    /// The clusters beside the one of `postgres`, and how rows move between them.
+    #[garde(dive)]
+    pub shards: data::postgres::shards::Config,
     /// How patient `holdfast migrate` is.
     #[garde(dive)]
     pub migrate: data::migrate::Config,
@@ -36,6 +40,9 @@ pub struct Settings {
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
+    /// Orders of customers on other clusters than the stock.
+    #[garde(dive)]
+    pub orders: features::orders::Config,
     /// Logs, traces and metrics.
     #[garde(dive)]
     pub telemetry: telemetry::Config,
@@ -51,12 +58,21 @@ impl settings::Settings for Settings {
     const SECRETS: &'static [&'static str] = &[
         "postgres.primary_url",
         "postgres.replica_urls",
+        "shards.home_admin_url",
+        "shards.clusters.*.primary_url",
+        "shards.clusters.*.replica_urls",
+        "shards.clusters.*.admin_url",
         "redis.url",
         "admin.token",
     ];
 
     fn rules(&self, _profile: &str) -> Vec<Fault> {
-        [self.timeout_ladders(), self.shutdown_ladder()].concat()
+        [
+            self.timeout_ladders(),
+            self.shutdown_ladder(),
+            self.shard_overlaps(),
+        ]
+        .concat()
     }
 }
 
@@ -83,6 +99,21 @@ impl Settings {
                 ("cache.removal_hold", self.cache.removal_hold),
             ]),
             ladder(&[
+                ("shards.map_interval", self.shards.map_interval),
+                ("shards.map_age_max", self.shards.map_age_max),
+                ("shards.move_grace", self.shards.move_grace),
+            ]),
+            // A request that began with an old map must be over when the rows it would find there are deleted.
+            ladder(&[
+                ("shards.move_pause_max", self.shards.move_pause_max),
+                ("http.write_deadline", self.http.write_deadline),
+                ("shards.move_grace", self.shards.move_grace),
+            ]),
+            ladder(&[
+                ("http.write_deadline", self.http.write_deadline),
+                ("orders.hold_age", self.orders.hold_age),
+            ]),
+            ladder(&[
                 ("telemetry.export_timeout", self.telemetry.export_timeout),
                 ("telemetry.flush_timeout", self.telemetry.flush_timeout),
             ]),
@@ -92,6 +123,19 @@ impl Settings {
             ]),
         ]
         .concat()
+    }
+
+    /// A bucket is in one cluster.
+    fn shard_overlaps(&self) -> Vec<Fault> {
+        let overlaps = self.shards.overlaps().into_iter();
+        let fault = |overlap: Overlap| {
+            let [one, other] = overlap
+                .clusters
+                .map(|name| format!("shards.clusters.{name}.buckets"));
+            let problem = format!("both claim {}; give each bucket to one", overlap.buckets);
+            Fault::new(&one, problem).and(&other)
+        };
+        overlaps.map(fault).collect()
     }
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.

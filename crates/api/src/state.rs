@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use data::{cache::Cache, postgres::Cluster, redis::Redis, sessions::Sessions};
+use data::{cache::Cache, postgres::Clusters, redis::Redis, sessions::Sessions};
 use prometheus_client::registry::Registry;
 
 use crate::{
@@ -23,8 +23,8 @@ pub struct AppState {
     pub http: Arc<http::Config>,
     /// The stage of the process and what its probes answer from.
     pub health: Arc<Health>,
-    /// Postgres; handlers take the extractor `Db`, which knows the request's deadline.
-    pub cluster: Cluster,
+    /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
+    pub clusters: Clusters,
     /// The shared connection to Redis.
     pub redis: Redis,
     /// Who is signed in.
@@ -48,7 +48,7 @@ impl AppState {
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
-            cluster: Cluster::new(&settings.postgres, registry)?,
+            clusters: Clusters::new(&settings.postgres, &settings.shards, registry)?,
             sessions: Sessions::new(&settings.sessions.store, redis.clone()),
             session_cookie: SessionCookie::new(settings.sessions.cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
@@ -60,7 +60,7 @@ impl AppState {
     /// Every dependency as the background checks last saw it.
     pub fn checks(&self) -> Vec<Check> {
         let redis = self.redis.status();
-        let nodes = self.cluster.status().into_iter().map(|node| Check {
+        let nodes = self.clusters.status().into_iter().map(|node| Check {
             name: node.name,
             healthy: node.healthy,
             age: node.checked_ago,
@@ -77,7 +77,7 @@ impl AppState {
 
     /// Whether the database has every migration this build was made with.
     pub fn schema_is_current(&self) -> bool {
-        self.cluster
+        self.clusters
             .schema_version()
             .is_some_and(|version| version >= data::migrate::expected())
     }

@@ -48,13 +48,13 @@ impl std::ops::Deref for Db {
 
 impl<S: Sync> FromRequestParts<S> for Db
 where
-    data::postgres::Cluster: FromRef<S>,
+    data::postgres::Clusters: FromRef<S>,
 {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         Ok(Self(
-            data::postgres::Cluster::from_ref(state).db(deadline_of(parts)),
+            data::postgres::Clusters::from_ref(state).db(deadline_of(parts)),
         ))
     }
 }

@@ -33,11 +33,26 @@ impl Consistency {
         has_written.then(|| *self.positions())
     }
 
-    /// Notes a commit.
-    pub(super) fn wrote(&self, position: Position) {
-        self.positions().add(position);
+    /// Notes a commit, its position where replicas may be behind it, and the version of the shard map that led there; 0 where
+    /// none did.
+    pub(super) fn wrote(&self, position: Option<Position>, map_version: u32) {
+        let mut positions = self.positions();
+        position
+            .into_iter()
+            .for_each(|position| positions.add(position));
+        positions.add_map(map_version);
+        drop(positions);
         self.0.is_bound.store(true, Ordering::Release);
         self.0.has_written.store(true, Ordering::Release);
+    }
+
+    /// The shard map that a read must not be older than. 0: any will do.
+    pub(super) fn map_version(&self) -> u32 {
+        if self.is_bound() {
+            self.positions().map_version()
+        } else {
+            0
+        }
     }
 
     /// Whether any read has to see anything in particular.

@@ -1,6 +1,9 @@
-//! Orders: placing one takes its stock, and only its customer ever sees it.
+//! Orders: placing one takes its stock, and only its customer ever sees it. They are where their customer's rows are, which
+//! may be another cluster than the stock's.
 
+mod holds;
 mod model;
+mod placing;
 mod store;
 
 #[cfg(test)]
@@ -10,6 +13,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use data::postgres::{Reader, Shard, shards::Table};
 use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -20,6 +24,20 @@ use crate::{
     http::{ApiError, ApiResult, Body, Db, Path, Query, page::Page, session::Session},
     state::AppState,
 };
+
+pub use holds::{Config, sweep};
+
+/// The tables that are spread over the clusters by customer, what is referred to first.
+pub const SHARDED: [Table; 2] = [
+    Table {
+        name: "orders",
+        key: "customer_id",
+    },
+    Table {
+        name: "order_lines",
+        key: "customer_id",
+    },
+];
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -36,7 +54,7 @@ async fn create_order(
     db: Db,
     Body(new): Body<NewOrder>,
 ) -> ApiResult<Response> {
-    let order = store::insert(&db.write(), session.user_id, &new).await?;
+    let order = placing::place(&db, session.user_id, &new).await?;
 
     // The catalogue shows what is left now, not what was left when it was last asked.
     products
@@ -60,7 +78,7 @@ async fn list_orders(
     db: Db,
     Query(filter): Query<OrderFilter>,
 ) -> ApiResult<Body<Page<Order>>> {
-    let orders = store::list(&own(&db), session.user_id, &filter).await?;
+    let orders = store::list(&own(&db, &session), &filter).await?;
     Ok(Body(Page::cut(orders, filter.limit, |last| last.id)))
 }
 
@@ -68,13 +86,13 @@ async fn list_orders(
 #[utoipa::path(get, path = "/{id}", tag = "orders", params(("id" = Uuid, Path)),
     responses((status = 200, body = Order), (status = 401), (status = 404)))]
 async fn get_order(session: Session, db: Db, Path(id): Path<Uuid>) -> ApiResult<Body<Order>> {
-    store::find(&own(&db), session.user_id, id)
+    store::find(&own(&db, &session), id)
         .await?
         .map(Body)
         .ok_or(ApiError::NotFound)
 }
 
 /// Where a customer's own orders are read: from the primary, because a replica may not have the one just placed.
-fn own(db: &Db) -> data::postgres::Reader {
-    db.write().reader()
+fn own(db: &Db, session: &Session) -> Reader<Shard> {
+    db.shard(session.user_id).write().reader()
 }

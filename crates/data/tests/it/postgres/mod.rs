@@ -8,5 +8,6 @@ mod pool;
 mod rig;
 mod round_trips;
 mod routing;
+mod shards;
 mod transactions;
 mod wire;
