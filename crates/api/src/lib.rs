@@ -16,7 +16,7 @@ use axum::Router;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use http::{docs, error::ApiError, health, layers, observe::ObserveLayer};
+use http::{docs, error::ApiError, guard::GuardLayer, health, layers, observe::ObserveLayer};
 use state::AppState;
 
 /// Everything the public listener answers, inside the whole stack of layers.
@@ -24,12 +24,15 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
         .nest("/v1", features::routes())
         .split_for_parts();
-    let config = state.http.clone();
+    let guard = GuardLayer {
+        config: state.http.clone(),
+        tokenizer: state.tokenizer.clone(),
+    };
     let router = router
         .merge(docs::routes(&document))
         .merge(health::routes())
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state);
-    layers::around(router, &config, observe)
+    layers::around(router, guard, observe)
 }

@@ -62,17 +62,26 @@ impl settings::Settings for Settings {
         "shards.clusters.*.primary_url",
         "shards.clusters.*.replica_urls",
         "shards.clusters.*.admin_url",
+        "postgres.token_keys",
         "redis.url",
         "admin.token",
     ];
 
-    fn rules(&self, _profile: &str) -> Vec<Fault> {
-        [
+    fn rules(&self, profile: &str) -> Vec<Fault> {
+        let mut faults = [
             self.timeout_ladders(),
             self.shutdown_ladder(),
             self.shard_overlaps(),
         ]
-        .concat()
+        .concat();
+        let postgres = &self.postgres;
+        if profile == "prod" && !postgres.replica_urls.is_empty() && postgres.token_keys.is_empty()
+        {
+            let problem = "must be set where there are replicas, the same in every process: else a client that reaches another \
+                           process does not see what it wrote";
+            faults.push(Fault::new("postgres.token_keys", problem));
+        }
+        faults
     }
 }
 
@@ -92,6 +101,21 @@ impl Settings {
                 ("postgres.acquire_timeout", postgres.acquire_timeout),
                 ("postgres.connect_timeout", postgres.connect_timeout),
                 ("postgres.statement_timeout", postgres.statement_timeout),
+            ]),
+            // A token that ends before every replica has caught up would allow a stale read.
+            ladder(&[
+                ("postgres.token_wait", postgres.token_wait),
+                ("postgres.replica_timeout", postgres.replica_timeout),
+                ("postgres.lag_max", postgres.lag_max),
+                ("postgres.token_ttl", postgres.token_ttl),
+            ]),
+            ladder(&[
+                ("postgres.ejection_min", postgres.ejection_min),
+                ("postgres.ejection_max", postgres.ejection_max),
+            ]),
+            ladder(&[
+                ("http.write_deadline", self.http.write_deadline),
+                ("postgres.stuck_after", postgres.stuck_after),
             ]),
             // A value read from the most lagging replica must not be cached after the write it has not seen.
             ladder(&[

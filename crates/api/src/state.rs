@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use data::{cache::Cache, postgres::Clusters, redis::Redis, sessions::Sessions};
+use data::{
+    cache::Cache,
+    postgres::{Clusters, Tokens},
+    redis::Redis,
+    sessions::Sessions,
+};
 use prometheus_client::registry::Registry;
 
 use crate::{
     features::{products::ProductCache, sessions::Passwords},
     http::{
         self,
+        consistency::Tokenizer,
         health::{Check, Health},
         session::SessionCookie,
     },
@@ -31,6 +37,8 @@ pub struct AppState {
     pub sessions: Sessions,
     /// The cookie that says so.
     pub session_cookie: SessionCookie,
+    /// Makes the next request see what this one wrote.
+    pub tokenizer: Tokenizer,
     /// Compares passwords, a few at a time.
     pub passwords: Passwords,
     /// Products by id.
@@ -45,12 +53,19 @@ impl AppState {
     pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
         let redis = Redis::new(&settings.redis, registry)?;
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
+        let sessions = Sessions::new(&settings.sessions.store, redis.clone());
+        let cookie_secure = settings.sessions.cookie_secure;
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
             clusters: Clusters::new(&settings.postgres, &settings.shards, registry)?,
-            sessions: Sessions::new(&settings.sessions.store, redis.clone()),
-            session_cookie: SessionCookie::new(settings.sessions.cookie_secure),
+            tokenizer: Tokenizer::new(
+                Tokens::new(&settings.postgres),
+                sessions.clone(),
+                cookie_secure,
+            ),
+            sessions,
+            session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
             products: ProductCache::new(&cache),
             redis,

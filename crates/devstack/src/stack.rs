@@ -138,6 +138,12 @@ impl Stack {
         &self.network.proxies[&target]
     }
 
+    /// Leads the primary's endpoint to the standby, as an orchestrator does at a failover; whether before or after
+    /// [`Postgres::promote`] is the caller's. Connections to the old primary stay, if it still runs.
+    pub async fn move_primary_endpoint(&self) {
+        self.proxy(Target::Primary).lead_to(self.standby.port).await;
+    }
+
     /// A command that dies with the stack; the program and its arguments are still to be added.
     pub fn launcher(&self) -> std::process::Command {
         self.guard.launcher()

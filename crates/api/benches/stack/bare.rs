@@ -74,6 +74,7 @@ fn cluster(url: &str) -> anyhow::Result<Clusters> {
     };
     Ok(Clusters::new(
         &config,
+        &shards::Config::default(),
         &mut prometheus_client::registry::Registry::default(),
     )?)
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Config, Deadline,
+    consistency::Seen,
     error::{ApiError, FieldError},
     json,
 };
@@ -35,7 +36,7 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
     }
 }
 
-/// The databases, as far as this request may use them: until its deadline.
+/// The databases, as this request may use them: until its deadline, and no older than what its client has seen.
 pub struct Db(pub data::postgres::Db);
 
 impl std::ops::Deref for Db {
@@ -53,9 +54,9 @@ where
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        Ok(Self(
-            data::postgres::Clusters::from_ref(state).db(deadline_of(parts)),
-        ))
+        let db = data::postgres::Clusters::from_ref(state).db(deadline_of(parts));
+        let seen = parts.extensions.get::<Seen>().cloned().unwrap_or_default();
+        Ok(Self(db.consistent(seen.consistency)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Bounds one request: a head of a sane size, a deadline, and a panic that stays its own.
+//! Bounds one request: a head of a sane size, a deadline, and a panic that stays its own. It also gives the request what it
+//! carries by value: the deadline, and what its client has seen.
 //!
 //! Everything refused or cut here becomes an [`ApiError`] like any other.
 
@@ -13,11 +14,14 @@ use http::{Method, StatusCode, Version, header};
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
-use super::{Config, Deadline, error::ApiError};
+use super::{Config, Deadline, consistency::Tokenizer, error::ApiError};
 
 /// Makes a [`Guard`] of a service.
 #[derive(Clone)]
-pub struct GuardLayer(pub Arc<Config>);
+pub struct GuardLayer {
+    pub config: Arc<Config>,
+    pub tokenizer: Tokenizer,
+}
 
 impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
@@ -25,7 +29,8 @@ impl<S> Layer<S> for GuardLayer {
     fn layer(&self, inner: S) -> Guard<S> {
         Guard {
             inner,
-            config: Arc::clone(&self.0),
+            config: Arc::clone(&self.config),
+            tokenizer: self.tokenizer.clone(),
         }
     }
 }
@@ -35,6 +40,7 @@ impl<S> Layer<S> for GuardLayer {
 pub struct Guard<S> {
     inner: S,
     config: Arc<Config>,
+    tokenizer: Tokenizer,
 }
 
 impl<S> Service<Request> for Guard<S>
@@ -55,14 +61,20 @@ where
             return std::future::ready(Ok(refusal.into_response())).boxed();
         }
         let deadline = Instant::now() + budget(request.method(), &self.config);
+        let seen = self.tokenizer.read(request.headers());
         request.extensions_mut().insert(Deadline(deadline));
+        request.extensions_mut().insert(seen.clone());
+        let tokenizer = self.tokenizer.clone();
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
-            match timeout_at(deadline, answer).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(panic)) => Ok(ApiError::internal(message_of(&*panic)).into_response()),
-                Err(_) => Ok(ApiError::Timeout { source: None }.into_response()),
-            }
+            let mut response = match timeout_at(deadline, answer).await {
+                Ok(Ok(Ok(response))) => response,
+                Ok(Err(panic)) => ApiError::internal(message_of(&*panic)).into_response(),
+                Err(_) => ApiError::Timeout { source: None }.into_response(),
+            };
+            // Also after a failure: what was committed before it is there to be seen.
+            tokenizer.hand_on(&seen, &mut response, deadline).await;
+            Ok(response)
         })
     }
 }

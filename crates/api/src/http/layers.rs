@@ -2,8 +2,6 @@
 //!
 //! One `ServiceBuilder`, applied by one `Router::layer` call: every further call would box the service once more.
 
-use std::sync::Arc;
-
 use axum::Router;
 use tower::ServiceBuilder;
 use tower_http::{
@@ -14,12 +12,12 @@ use tower_http::{
     },
 };
 
-use super::{Config, guard::GuardLayer, observe::ObserveLayer};
+use super::{guard::GuardLayer, observe::ObserveLayer};
 
 /// Puts the stack around `router`.
-pub fn around(router: Router, config: &Arc<Config>, observe: ObserveLayer) -> Router {
+pub fn around(router: Router, guard: GuardLayer, observe: ObserveLayer) -> Router {
     // A stream is sent as it comes; compressed it would be held back.
-    let worth_it = SizeAbove::new(config.compress_bytes_min)
+    let worth_it = SizeAbove::new(guard.config.compress_bytes_min)
         .and(NotForContentType::GRPC)
         .and(NotForContentType::IMAGES)
         .and(NotForContentType::SSE);
@@ -34,6 +32,6 @@ pub fn around(router: Router, config: &Arc<Config>, observe: ObserveLayer) -> Ro
         // Sees every answer, also those of the layers below: one span, one log line, one sample per request.
         .layer(observe)
         // Innermost, so that a deadline or a panic is an answer like any other when it is observed.
-        .layer(GuardLayer(Arc::clone(config)));
+        .layer(guard);
     router.layer(stack)
 }

@@ -3,12 +3,14 @@
 pub mod admin;
 pub mod conditional;
 mod config;
+pub mod consistency;
 mod context;
+pub mod cookie;
 pub mod docs;
 pub mod drain;
 pub mod error;
 pub mod extract;
-mod guard;
+pub mod guard;
 pub mod health;
 mod json;
 pub mod layers;

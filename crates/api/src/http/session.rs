@@ -5,12 +5,12 @@ use std::{str::FromStr, sync::Arc};
 
 use axum::extract::{FromRef, FromRequestParts};
 use data::sessions::{SessionId, Sessions};
-use http::{HeaderMap, HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderValue, request::Parts};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{ApiError, ApiResult, Config, extract::deadline_of};
+use super::{ApiError, ApiResult, Config, consistency::Seen, cookie::Cookie, extract::deadline_of};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -68,6 +68,9 @@ where
             .find(&id, deadline_of(parts))
             .await?;
         let session = session.ok_or(ApiError::Unauthenticated)?;
+        if let Some(seen) = parts.extensions.get::<Seen>() {
+            seen.join(&id, &session);
+        }
         Ok(Self {
             id,
             user_id: session.user_id,
@@ -150,53 +153,27 @@ fn is_our_own(headers: &HeaderMap, config: &Config) -> bool {
     site.is_none() && host.is_some() && host == text("host")
 }
 
-/// The cookie that carries the session id: its name and attributes.
+/// The cookie that carries the session id.
 #[derive(Clone, Copy, Debug)]
-pub struct SessionCookie {
-    secure: bool,
-}
+pub struct SessionCookie(Cookie);
 
 impl SessionCookie {
-    /// With `secure` it travels over https only, and the `__Host-` prefix keeps other hosts of the domain from setting it.
     pub fn new(secure: bool) -> Self {
-        Self { secure }
+        Self(Cookie::new("sid", secure))
     }
 
     /// Hands the id to the client. It ends with the browser, or earlier with the session.
     pub fn set(self, id: &SessionId) -> HeaderValue {
-        self.header(&id.expose(), "")
+        self.0.set(id.expose(), "")
     }
 
     /// Takes it back.
     pub fn clear(self) -> HeaderValue {
-        self.header("", "; Max-Age=0")
-    }
-
-    fn name(self) -> &'static str {
-        if self.secure { "__Host-sid" } else { "sid" }
-    }
-
-    fn header(self, value: &str, more: &str) -> HeaderValue {
-        let secure = if self.secure { "; Secure" } else { "" };
-        let cookie = format!(
-            "{}={value}; Path=/{secure}; HttpOnly; SameSite=Lax{more}",
-            self.name()
-        );
-        let mut header = HeaderValue::try_from(cookie).expect("an id is base64url");
-        header.set_sensitive(true);
-        header
+        self.0.set("", "; Max-Age=0")
     }
 
     fn read(self, headers: &HeaderMap) -> Option<SessionId> {
-        let cookies = headers
-            .get_all(header::COOKIE)
-            .into_iter()
-            .filter_map(|value| value.to_str().ok());
-        let mut pairs = cookies
-            .flat_map(|value| value.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='));
-        let (_, id) = pairs.find(|(name, _)| *name == self.name())?;
-        SessionId::parse(id)
+        SessionId::parse(self.0.read(headers)?)
     }
 }
 
@@ -207,7 +184,7 @@ mod tests {
     fn ours(pairs: &[(&'static str, &'static str)]) -> bool {
         let headers = pairs.iter().map(|(name, value)| {
             (
-                header::HeaderName::from_static(name),
+                http::HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             )
         });

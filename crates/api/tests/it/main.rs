@@ -3,6 +3,7 @@
 
 mod collector;
 mod config;
+mod consistency;
 mod faults;
 mod hostile;
 mod http2;

@@ -139,8 +139,8 @@ impl<P: Place> Db<P> {
         Instant::now() < self.deadline
     }
 
-    /// Remembers a commit. One whose place is not known was after everything a replica may have.
-    pub(super) fn committed(&self, to: Destination<'_>, mark: Option<Point>) {
+    /// Remembers where the log was after a commit or a read. Not knowing where counts as beyond all that replicas have.
+    pub(super) fn saw(&self, to: Destination<'_>, mark: Option<Point>) {
         let cluster = &to.cluster.0;
         let log = &cluster.log;
         if mark.is_some_and(|mark| log.is_overtaken_by(mark)) {
@@ -154,7 +154,7 @@ impl<P: Place> Db<P> {
                 lsn,
             },
         };
-        self.consistency.wrote(Some(position), to.map_version);
+        self.consistency.saw(Some(position), to.map_version);
     }
 
     /// How long a statement on a primary may take.
@@ -239,21 +239,35 @@ impl<P: Place> Reader<P> {
         let Ok(Ok(_permit)) = wait else {
             return Err(dependency_error(&cluster.primary, Cause::Exhausted.into()));
         };
-        self.on_primary(to.cluster, exchange).await
+        let answer = self.on_primary(to.cluster, exchange).await?;
+        if self.db.consistency.is_followed() {
+            // No earlier than the read, and so no older than what it saw.
+            let mark = self.on_primary(to.cluster, || Mark).await.ok().flatten();
+            self.db.saw(to, mark);
+        }
+        Ok(answer)
     }
 
-    /// By a map that is not older than the one by which the client's last write found its cluster.
+    /// By a map that is not older than the one by which the client's last write or read found its cluster.
     async fn destination(&self) -> Result<Destination<'_>, Error> {
         let Db {
-            clusters, place, ..
+            clusters,
+            place,
+            consistency,
+            ..
         } = &self.db;
-        if let (Some(map), Some(_)) = (clusters.map(), place.bucket()) {
-            let needed = self.db.consistency.map_version();
-            if needed > map.version() {
-                map.reach(needed, self.db.deadline).await?;
-            }
+        let (Some(map), Some(_)) = (clusters.map(), place.bucket()) else {
+            return self.db.destination();
+        };
+        let needed = consistency.map_version();
+        if needed > map.version() {
+            map.reach(needed, self.db.deadline).await?;
         }
-        self.db.destination()
+        let to = self.db.destination()?;
+        if to.map_version > needed && consistency.is_followed() {
+            consistency.saw(None, to.map_version);
+        }
+        Ok(to)
     }
 
     async fn on_primary<E: Exchange>(
@@ -345,9 +359,9 @@ impl<P: Place> Writer<P> {
         if E::has_effect(&answer) {
             if to.cluster.0.has_replicas() {
                 let mark = lease.run(Mark, limit()).await;
-                self.db.committed(to, mark.ok().flatten());
+                self.db.saw(to, mark.ok().flatten());
             } else if to.map_version > 0 {
-                self.db.consistency.wrote(None, to.map_version);
+                self.db.consistency.saw(None, to.map_version);
             }
         }
         Ok(answer)

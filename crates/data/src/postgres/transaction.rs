@@ -246,7 +246,7 @@ impl<P: Place> Tx<P> {
                     map_version: self.map_version,
                     is_settling: false,
                 };
-                self.db.committed(to, mark);
+                self.db.saw(to, mark);
                 Ok(Committed(value))
             }
             Err(failure) if failure.cause.spares_the_connection() => Err(self.note(failure)),

@@ -5,11 +5,13 @@
 
 mod config;
 mod id;
+mod seen;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::redis::{ErrorKind, RedisError, Script, cmd};
+use deadpool_redis::redis::{ErrorKind, RedisError, Script, cmd, pipe};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -18,6 +20,7 @@ use uuid::Uuid;
 pub use self::config::Config;
 pub use self::id::SessionId;
 use crate::Error;
+use crate::postgres::Positions;
 use crate::redis::Redis;
 
 /// Whose session it is.
@@ -31,6 +34,9 @@ pub struct Session {
     /// When the user logged in; the absolute timeout counts from here.
     #[serde(with = "time::serde::timestamp::milliseconds")]
     pub created_at: OffsetDateTime,
+    /// What the session's requests have to see of the databases, see [`Sessions::remember`].
+    #[serde(skip)]
+    pub seen: Positions,
 }
 
 /// The store. A clone is cheap.
@@ -43,6 +49,7 @@ struct Inner {
     create: Script,
     remove: Script,
     remove_all: Script,
+    remember: Script,
 }
 
 impl Sessions {
@@ -54,6 +61,7 @@ impl Sessions {
             create: Script::new(include_str!("create.lua")),
             remove: Script::new(include_str!("remove.lua")),
             remove_all: Script::new(include_str!("remove_all.lua")),
+            remember: Script::new(include_str!("remember.lua")),
         }))
     }
 
@@ -74,6 +82,7 @@ impl Sessions {
             user_id,
             role: role.to_owned(),
             created_at: OffsetDateTime::now_utc(),
+            seen: Positions::default(),
         };
         let Config {
             idle_timeout,
@@ -110,22 +119,27 @@ impl Sessions {
     /// # Errors
     /// As [`Redis::call`]. An unknown, ended or expired session is `None`.
     pub async fn find(&self, id: &SessionId, deadline: Instant) -> Result<Option<Session>, Error> {
-        let key = self.session_key(&id.hash());
+        let hash = id.hash();
+        let key = self.session_key(&hash);
         let idle = self.0.config.idle_timeout;
-        let mut renew = cmd("GETEX");
-        renew.arg(&key).arg("PX").arg(millis(idle));
-        let Some(record) = self
+        let mut both = pipe();
+        both.cmd("GETEX").arg(&key).arg("PX").arg(millis(idle));
+        both.cmd("HGETALL").arg(self.seen_key(&hash));
+        let (record, seen): (Option<Vec<u8>>, HashMap<String, String>) = self
             .0
             .redis
-            .query::<Option<Vec<u8>>>(&renew, deadline)
-            .await?
-        else {
+            .call(deadline, |mut connection| async move {
+                both.query_async(&mut connection).await
+            })
+            .await?;
+        let Some(record) = record else {
             return Ok(None);
         };
-        let Ok(session) = serde_json::from_slice::<Session>(&record) else {
+        let Ok(mut session) = serde_json::from_slice::<Session>(&record) else {
             tracing::warn!("a session record does not decode; it is treated as no session");
             return Ok(None);
         };
+        session.seen = seen::read(&seen);
 
         let ends_at = session.created_at + self.0.config.absolute_timeout;
         let left = ends_at - OffsetDateTime::now_utc();
@@ -136,6 +150,31 @@ impl Sessions {
             self.0.redis.query::<()>(&cap, deadline).await?;
         }
         Ok(left.is_positive().then_some(session))
+    }
+
+    /// Has the session's later requests see `positions`, whichever process they reach, for `ttl`.
+    ///
+    /// # Errors
+    /// As [`Redis::call`].
+    pub async fn remember(
+        &self,
+        id: &SessionId,
+        positions: &Positions,
+        ttl: Duration,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let mut call = self.0.remember.key(self.seen_key(&id.hash()));
+        call.arg(millis(ttl));
+        for position in positions.iter() {
+            let (cluster, at) = seen::field(position);
+            call.arg(cluster).arg(at);
+        }
+        self.0
+            .redis
+            .call(deadline, |mut connection| async move {
+                call.invoke_async(&mut connection).await
+            })
+            .await
     }
 
     /// Ends one session; whether there was one.
@@ -171,6 +210,10 @@ impl Sessions {
 
     fn session_key(&self, hash: &str) -> String {
         self.0.redis.key(&["session", hash])
+    }
+
+    fn seen_key(&self, hash: &str) -> String {
+        self.0.redis.key(&["session-seen", hash])
     }
 
     fn index_key(&self, user_id: &str) -> String {

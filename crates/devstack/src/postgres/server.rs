@@ -153,6 +153,11 @@ impl Postgres {
         &self.proxy
     }
 
+    /// Makes a standby the primary of a new timeline, and waits until it takes writes. An error on a primary.
+    pub async fn promote(&self) -> Result<()> {
+        self.execute("select pg_promote(wait => true)").await
+    }
+
     /// A connection of the superuser, around the proxy.
     pub(crate) async fn connect(&self) -> Result<PgConnection> {
         let options = PgConnectOptions::new_without_pgpass()

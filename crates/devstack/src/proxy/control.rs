@@ -41,7 +41,7 @@ pub(crate) async fn serve(
 async fn list_proxies(State(proxies): State<Proxies>) -> Json<BTreeMap<Target, Listed>> {
     let listed = |proxy: &Proxy| Listed {
         listen: proxy.listen,
-        server: proxy.server,
+        server: proxy.server(),
         toxics: proxy.toxics(),
     };
     Json(

@@ -53,14 +53,14 @@ impl Target {
 /// The proxy before one server. It lives as long as the stack.
 pub struct Proxy {
     listen: SocketAddr,
-    server: SocketAddr,
     rules: watch::Sender<Rules>,
     /// The version of the rules by which the port is now open or closed.
     applied: watch::Receiver<u64>,
 }
 
-#[derive(Default)]
 struct Rules {
+    /// Where new connections lead.
+    server: SocketAddr,
     toxics: Vec<Toxic>,
     /// The server was killed: connecting must be refused, as the kernel would without a proxy.
     is_server_gone: bool,
@@ -79,14 +79,18 @@ impl Proxy {
     pub(crate) fn start(runtime: &Handle, server: u16) -> Result<Arc<Self>> {
         let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
         let server = SocketAddr::from(([127, 0, 0, 1], server));
-        let (rules, changes) = watch::channel(Rules::default());
+        let (rules, changes) = watch::channel(Rules {
+            server,
+            toxics: Vec::new(),
+            is_server_gone: false,
+            version: 0,
+        });
         let (report, applied) = watch::channel(0);
         let _context = runtime.enter();
         let listener = bind(listen).with_context(|| format!("listen on {listen}"))?;
-        runtime.spawn(accept(listener, server, changes, report));
+        runtime.spawn(accept(listener, changes, report));
         Ok(Arc::new(Self {
             listen,
-            server,
             rules,
             applied,
         }))
@@ -95,6 +99,11 @@ impl Proxy {
     /// The port on which clients are served.
     pub(crate) fn port(&self) -> u16 {
         self.listen.port()
+    }
+
+    /// Where new connections lead.
+    pub(crate) fn server(&self) -> SocketAddr {
+        self.rules.borrow().server
     }
 
     /// From now on this fault and no other, on new and on live connections.
@@ -115,6 +124,15 @@ impl Proxy {
     /// The faults now in force.
     pub fn toxics(&self) -> Vec<Toxic> {
         self.rules.borrow().toxics.clone()
+    }
+
+    /// From now on new connections lead to another server, as when an endpoint moves at a failover. Live ones stay.
+    pub(crate) async fn lead_to(&self, port: u16) {
+        self.change(|rules| {
+            rules.server.set_port(port);
+            rules.is_server_gone = false;
+        })
+        .await;
     }
 
     pub(crate) async fn set_server_gone(&self, is_server_gone: bool) {
@@ -150,7 +168,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Ends when the proxy is dropped, and all connections with it.
 async fn accept(
     listener: TcpListener,
-    server: SocketAddr,
     mut rules: watch::Receiver<Rules>,
     applied: watch::Sender<u64>,
 ) -> Option<()> {
@@ -177,7 +194,7 @@ async fn accept(
             (client, place) = next_client(listener.as_ref(), &places) => {
                 let rules = rules.clone();
                 connections.spawn(async move {
-                    serve(client, server, rules).await;
+                    serve(client, rules).await;
                     drop(place);
                 });
             }
@@ -206,7 +223,8 @@ async fn next_client(
     }
 }
 
-async fn serve(mut client: TcpStream, server: SocketAddr, rules: watch::Receiver<Rules>) {
+async fn serve(mut client: TcpStream, rules: watch::Receiver<Rules>) {
+    let server = rules.borrow().server;
     let seed = fastrand::u64(..);
     let draw = |direction| Draw {
         rules: rules.clone(),

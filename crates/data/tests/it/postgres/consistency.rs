@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::rig::{PATIENCE, Rig, in_recovery, soon, until};
 
 /// Pairs of a write and a read of what was written.
-const PAIRS: i64 = 2_000;
+const PAIRS: i64 = 10_000;
 const CLIENTS: i64 = 20;
 
 /// A rig whose replica is known, with a table of counters.
@@ -198,4 +198,40 @@ async fn a_token_carries_positions_from_one_process_to_another() {
     let token = tokens.sign(&seen, SystemTime::now());
 
     assert_eq!(tokens.verify(&token, SystemTime::now()), Some(seen));
+}
+
+/// What a client saw on the primary, where another one had written it, it does not lose again on the replica.
+#[tokio::test]
+async fn the_reads_of_a_client_do_not_go_back_in_time() {
+    let stack = Stack::start().await.unwrap();
+    let rig = rig(&stack, Duration::from_millis(5)).await;
+    let own = write(&rig, 1, 1).await;
+    until("the replica has it", async || {
+        read(&rig, 1, None).await == Some(1)
+    })
+    .await;
+    stack
+        .standby()
+        .apply_delay(Duration::from_secs(5))
+        .await
+        .unwrap();
+    write(&rig, 2, 7).await;
+    let (db, consistency) = request(&rig, Some(&own));
+    stack.standby().pause().await.unwrap();
+
+    let somebody_elses = || sqlx::query_scalar::<_, i64>("select value from counters where id = 2");
+    let on_primary = async || db.read().fetch_optional(somebody_elses).await.unwrap();
+    until("the primary takes the read", async || {
+        on_primary().await == Some(7)
+    })
+    .await;
+    stack.standby().resume().await.unwrap();
+    until("the replica takes reads", async || {
+        read(&rig, 2, None).await.is_none()
+    })
+    .await;
+
+    let seen = consistency.to_hand_on().unwrap();
+    assert_eq!(read(&rig, 2, Some(&own)).await, None);
+    assert_eq!(read(&rig, 2, Some(&seen)).await, Some(7));
 }

@@ -1,6 +1,7 @@
 //! Postgres: the pool, the choice between the nodes, transactions, migrations.
 
 mod consistency;
+mod failover;
 mod faults;
 mod load;
 mod migrations;

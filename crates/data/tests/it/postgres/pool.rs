@@ -6,7 +6,7 @@ use data::Error;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::rig::{Rig, sleeping, soon, until};
+use super::rig::{Rig, in_recovery, sleeping, soon, until};
 
 const CONNECTIONS: usize = 4;
 
@@ -169,4 +169,40 @@ async fn a_statement_that_fails_leaves_its_connection_usable() {
     assert!(matches!(failed, Err(Error::Statement(_))), "{failed:?}");
     assert!(matches!(missing, Err(Error::Statement(_))), "{missing:?}");
     assert_eq!((fine.unwrap(), rig.primary().idle), (1, 1));
+}
+
+/// What must never happen: connections that are neither used nor given back. Here they are forgotten on purpose.
+#[tokio::test]
+async fn a_pool_that_has_lost_its_connections_is_replaced() {
+    let mut rig = Rig::shared(|config| {
+        config.primary_connections_max = 3;
+        config.acquire_timeout = Duration::from_millis(100);
+        config.check_interval = Duration::from_millis(50);
+        config.stuck_after = Duration::from_secs(1);
+    })
+    .await;
+    rig.watch();
+    let pools_replaced = r#"db_client_pools_replaced_total{pool="postgres-primary"}"#;
+    for _ in 0..3 {
+        let lose = |tx: data::postgres::Tx| async move {
+            std::mem::forget(tx);
+            Err::<data::postgres::Committed<()>, _>(Error::Deadline { dependency: "test" })
+        };
+        rig.writer().transaction(lose).await.unwrap_err();
+    }
+    let exhausted = rig.writer().fetch_one(in_recovery).await;
+    assert!(
+        matches!(exhausted, Err(Error::Unavailable { .. })),
+        "{exhausted:?}"
+    );
+    assert_eq!(rig.metric(pools_replaced), 0.0);
+
+    let back = until("statements run again", async || {
+        rig.writer().fetch_one(in_recovery).await.is_ok()
+    })
+    .await;
+
+    println!("replaced after {back:?}");
+    assert_eq!(rig.metric(pools_replaced), 1.0);
+    assert_eq!((rig.primary().in_use, rig.primary().max), (0, 3));
 }

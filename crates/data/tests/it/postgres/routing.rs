@@ -1,10 +1,14 @@
 //! Which node gets a statement.
 
-use data::Error;
-use secrecy::SecretString;
-use sqlx::Executor as _;
+use std::time::Duration;
 
-use super::rig::{Rig, in_recovery, until};
+use data::Error;
+use devstack::Stack;
+use secrecy::SecretString;
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::task::JoinSet;
+
+use super::rig::{Rig, in_recovery, sleeping, until};
 
 #[tokio::test]
 async fn reads_go_to_the_standby_and_writes_to_the_primary() {
@@ -123,4 +127,89 @@ async fn a_standby_given_as_the_primary_is_reported_and_takes_no_writes() {
 
     let error = rig.primary().error.unwrap_or_default();
     assert!(error.contains("in recovery"), "{error}");
+}
+
+#[tokio::test]
+async fn only_so_many_reads_take_the_primary_in_the_place_of_replicas() {
+    let rig = Rig::shared(|config| {
+        config.replica_urls = vec![SecretString::from(
+            "postgres://holdfast:holdfast@127.0.0.1:1/holdfast",
+        )];
+        config.fallback_reads_max = 2;
+        config.acquire_timeout = Duration::from_millis(300);
+    })
+    .await;
+    until("the replica is out", async || {
+        rig.reader().fetch_one(in_recovery).await.unwrap();
+        !rig.replica().healthy
+    })
+    .await;
+
+    let slow = (0..8).map(|_| rig.reader());
+    let slow = slow.map(|reader| async move { reader.fetch_one(|| sleeping(1.0)).await });
+    let answers = slow.collect::<JoinSet<_>>().join_all().await;
+    let write = rig.writer().fetch_one(in_recovery).await;
+
+    let refused =
+        |answer: &&Result<String, Error>| matches!(answer, Err(Error::Unavailable { .. }));
+    assert_eq!(answers.iter().filter(refused).count(), 6, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2);
+    assert!(!write.unwrap());
+}
+
+#[tokio::test]
+async fn a_query_cancelled_by_replay_is_answered_by_the_primary_once() {
+    let stack = Stack::start().await.unwrap();
+    let mut rig = Rig::on(&stack, |_| {}).await;
+    let mut standby = PgConnection::connect(&stack.replica_admin_url("postgres"))
+        .await
+        .unwrap();
+    // Replay waits for nobody.
+    for change in [
+        "alter system set max_standby_streaming_delay = 0",
+        "select pg_reload_conf()",
+    ] {
+        standby.execute(change).await.unwrap();
+    }
+    let mut admin = rig.admin().await;
+    let create = "create table notes (id int8); alter table notes owner to holdfast; insert into notes values (1)";
+    admin.execute(create).await.unwrap();
+    rig.watch();
+    let count = |seconds: f64| {
+        move || {
+            sqlx::query_scalar::<_, i64>("select count(*) from notes, pg_sleep($1)").bind(seconds)
+        }
+    };
+    until("the standby has the table", async || {
+        rig.reader().fetch_one(in_recovery).await.unwrap()
+            && rig
+                .reader()
+                .fetch_one(count(0.0))
+                .await
+                .is_ok_and(|count| count == 1)
+    })
+    .await;
+
+    let reader = rig.reader();
+    let (answer, _) = tokio::join!(reader.fetch_one(count(2.0)), async {
+        until("the query runs there", async || {
+            let running = "select count(*) from pg_stat_activity where query like '%from notes, pg_sleep%' and wait_event = 'PgSleep'";
+            sqlx::query_scalar::<_, i64>(running).fetch_one(&mut standby).await.unwrap() == 1
+        })
+        .await;
+        admin.execute("truncate notes").await.unwrap();
+    });
+
+    assert_eq!(answer.unwrap(), 0);
+    assert_eq!(
+        rig.metric(r#"reads_on_primary_total{reason="conflict"}"#),
+        1.0
+    );
+    assert!(rig.replica().healthy);
+    until("the conflict is counted", async || {
+        // A backend reports what it has counted after its next statement, at most once a second.
+        rig.reader().fetch_one(in_recovery).await.unwrap();
+        rig.metric(r#"postgres_replica_conflicts_total{node="postgres-replica-0"}"#) == 1.0
+    })
+    .await;
 }
