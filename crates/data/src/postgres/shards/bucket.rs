@@ -34,6 +34,11 @@ impl Bucket {
         self.0
     }
 
+    /// Its number as a column of Postgres holds it.
+    pub(super) fn as_i16(self) -> i16 {
+        self.0.cast_signed()
+    }
+
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
     }

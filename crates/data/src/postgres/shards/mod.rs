@@ -5,12 +5,14 @@ mod bucket;
 mod config;
 mod deal;
 mod map;
+mod moving;
 mod plan;
 mod refresh;
 
 pub use bucket::{Bucket, Buckets, InvalidBuckets};
 pub use config::{ClusterConfig, Config, HOME, Overlap};
 pub use deal::{DealError, Table, deal};
+pub use moving::{MoveError, Moved, Mover};
 pub use plan::plan;
 
 /// What a write to a bucket is refused with while it moves. Class `HF` is nobody's (PostgreSQL documentation, appendix A).

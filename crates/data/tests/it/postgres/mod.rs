@@ -5,6 +5,7 @@ mod failover;
 mod faults;
 mod load;
 mod migrations;
+mod moves;
 mod pool;
 mod rig;
 mod round_trips;

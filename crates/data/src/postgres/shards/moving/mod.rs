@@ -1,0 +1,369 @@
+//! Moves buckets from one cluster to another while they are in use. Postgres copies: the source publishes the moving rows,
+//! the target subscribes, fetches them and follows what is written. Then writes to those rows are refused for a moment, both
+//! sides are compared, and the map names the target. Those who were refused look at the map and try again.
+//!
+//! Each step is noted at home or can be found on the servers, so a move that was killed is finished by the same command.
+
+mod error;
+mod journal;
+mod side;
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
+use tokio::time::{Instant, sleep};
+
+pub use error::MoveError;
+
+use self::journal::{Entry, Journal, Phase};
+use self::side::{Side, connect, is_out_of_time, range};
+use super::{Bucket, Buckets, Config, HOME, Table};
+use crate::postgres::{self, config::parse};
+
+/// How often a copy is looked at, which may take hours.
+const COPY_POLL: Duration = Duration::from_millis(100);
+/// How often it is looked at while writes wait.
+const FENCE_POLL: Duration = Duration::from_millis(5);
+/// A target this close behind catches up with the rest while writes wait: 64 KiB of the log.
+const CLOSE_BYTES: i64 = 64 * 1024;
+
+/// Moves buckets. See the module.
+pub struct Mover<'a> {
+    /// Home.
+    pub postgres: &'a postgres::Config,
+    /// The other clusters.
+    pub shards: &'a Config,
+    /// What is sharded, what is referred to first.
+    pub tables: &'static [Table],
+    /// Told of each step as it begins, for people.
+    pub say: &'a (dyn Fn(&str) + Sync),
+}
+
+/// What was moved.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// From where.
+    pub source: String,
+    /// How many rows are on the target now. None when the map had been switched before.
+    pub rows: Option<i64>,
+    /// How long writes were held up. None when the map had been switched before.
+    pub pause: Option<Duration>,
+    /// How many rows were deleted on the source.
+    pub deleted: u64,
+}
+
+struct Sides {
+    source: Side,
+    target: Side,
+}
+
+impl Mover<'_> {
+    /// Moves the buckets from `first` to `last`, or goes on with that when it was begun before.
+    ///
+    /// # Errors
+    /// With one line that says what to do; the buckets are then where they were, or run it again.
+    pub async fn run(
+        &self,
+        (first, last): (Bucket, Bucket),
+        target: &str,
+    ) -> Result<Moved, MoveError> {
+        let mut journal = self.journal().await?;
+        let wanted: Buckets = Bucket::all()
+            .filter(|bucket| (first..=last).contains(bucket))
+            .collect();
+        let entry = match journal.unfinished().await? {
+            Some(entry) if entry.buckets() == wanted && entry.target == target => entry,
+            Some(other) => return Err(other.unfinished()),
+            None => {
+                let source = journal.holder(&wanted).await?;
+                if source == target {
+                    return Err(MoveError::Nothing(wanted));
+                }
+                let range = (first.as_i16(), last.as_i16());
+                self.prepare(&source, target, range).await?;
+                journal.begin((first, last), &source, target).await?
+            }
+        };
+        let mut sides = self
+            .sides(&entry.source, &entry.target, range(&entry))
+            .await?;
+        let verified = match entry.phase {
+            Phase::Switched => None,
+            Phase::Copying => {
+                self.copy(&mut sides).await?;
+                Some(self.hand_over(&mut sides, &mut journal, &entry).await?)
+            }
+        };
+        let deleted = self.clean_up(&mut sides, &mut journal, &entry).await?;
+        Ok(Moved {
+            source: entry.source,
+            rows: verified.map(|(rows, _)| rows),
+            pause: verified.map(|(_, pause)| pause),
+            deleted,
+        })
+    }
+
+    /// Undoes a move whose map was not switched.
+    ///
+    /// # Errors
+    /// When there is none, it is too late, or a server cannot be reached.
+    pub async fn abort(&self) -> Result<Buckets, MoveError> {
+        let mut journal = self.journal().await?;
+        let entry = journal
+            .unfinished()
+            .await?
+            .ok_or(MoveError::NothingToAbort)?;
+        if entry.phase == Phase::Switched {
+            return Err(MoveError::TooLateToAbort {
+                buckets: entry.buckets(),
+                target: entry.target,
+            });
+        }
+        let Sides {
+            mut source,
+            mut target,
+        } = self
+            .sides(&entry.source, &entry.target, range(&entry))
+            .await?;
+        source.unfence().await?;
+        target.unsubscribe().await?;
+        source.drop_slot().await?;
+        source.unpublish().await?;
+        source.drop_indexes().await?;
+        target.delete().await?;
+        target.drop_indexes().await?;
+        journal.end(&entry, "aborted").await?;
+        Ok(entry.buckets())
+    }
+
+    async fn journal(&self) -> Result<Journal, MoveError> {
+        let (_, options) = self.admin(HOME)?;
+        Journal::open(connect(HOME, options).await?).await
+    }
+
+    async fn sides(
+        &self,
+        source: &str,
+        target: &str,
+        range: (i16, i16),
+    ) -> Result<Sides, MoveError> {
+        let side = async |name: &str| {
+            let connection = connect(name, self.admin(name)?.1).await?;
+            Ok(Side::new(name, connection, self.tables, range))
+        };
+        Ok(Sides {
+            source: side(source).await?,
+            target: side(target).await?,
+        })
+    }
+
+    /// Where a cluster is reached by those who administrate it.
+    fn admin(&self, name: &str) -> Result<(&SecretString, PgConnectOptions), MoveError> {
+        let url = if name == HOME {
+            let own = self.shards.home_admin_url.as_ref();
+            own.unwrap_or(&self.postgres.primary_url)
+        } else {
+            let cluster = self.shards.clusters.get(name);
+            let cluster = cluster.ok_or_else(|| MoveError::UnknownCluster(name.to_owned()))?;
+            cluster.admin_url.as_ref().unwrap_or(&cluster.primary_url)
+        };
+        let options = parse(url).ok_or_else(|| MoveError::InvalidUrl(name.to_owned()))?;
+        Ok((url, options))
+    }
+
+    /// Everything that can be found out before anything is begun.
+    async fn prepare(
+        &self,
+        source: &str,
+        target: &str,
+        range: (i16, i16),
+    ) -> Result<(), MoveError> {
+        let mut sides = self.sides(source, target, range).await?;
+        let (from, to) = (sides.source.facts().await?, sides.target.facts().await?);
+        let lacks = |cluster: &str, what: &str| {
+            Err(MoveError::NotPrepared {
+                cluster: cluster.to_owned(),
+                what: what.to_owned(),
+            })
+        };
+        if from.is_in_recovery || to.is_in_recovery {
+            let standby = if from.is_in_recovery { source } else { target };
+            return lacks(standby, "the admin URL leads to a standby");
+        }
+        if from.system == to.system {
+            return lacks(target, "is the same server as the source");
+        }
+        if from.wal_level != "logical" {
+            return lacks(source, "set wal_level = logical and restart it");
+        }
+        if !from.may_publish {
+            return lacks(
+                source,
+                "the role of the admin URL needs REPLICATION or superuser",
+            );
+        }
+        if !to.may_subscribe {
+            return lacks(
+                target,
+                "the role of the admin URL needs superuser, or from Postgres 16 on pg_create_subscription",
+            );
+        }
+        if from.schema_version != to.schema_version {
+            return lacks(
+                target,
+                "its schema is another one; run `holdfast migrate` first",
+            );
+        }
+        for table in self.tables {
+            if sides.target.digest(*table).await?.rows > 0 {
+                return lacks(
+                    target,
+                    "has rows of these buckets that nobody reads; delete them first",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Has Postgres copy the rows, until the target is close behind.
+    async fn copy(&self, Sides { source, target }: &mut Sides) -> Result<(), MoveError> {
+        // Whoever was killed while writes were held up left them so.
+        source.unfence().await?;
+        (self.say)("indexing the rows to move on both sides");
+        source.index().await?;
+        target.index().await?;
+        source.publish().await?;
+        if !target.is_subscribed().await? {
+            source.drop_slot().await?;
+            (self.say)("copying");
+            let url = self.admin(&source.name)?.0;
+            target.subscribe(url.expose_secret()).await?;
+        }
+        let limit = self.shards.move_copy_timeout;
+        let deadline = Instant::now() + limit;
+        let is_close = async |source: &mut Side, target: &mut Side| {
+            let is_copied = target.is_copied().await?;
+            let behind = source.position().await? - source.applied().await?;
+            Ok::<_, MoveError>(is_copied && behind < CLOSE_BYTES)
+        };
+        while !is_close(source, target).await? {
+            if Instant::now() >= deadline {
+                return Err(MoveError::Timeout {
+                    step: "copying",
+                    limit,
+                    setting: "shards.move_copy_timeout",
+                });
+            }
+            sleep(COPY_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Holds up writes, compares, and switches the map. How many rows there are, and how long it took.
+    async fn hand_over(
+        &self,
+        sides: &mut Sides,
+        journal: &mut Journal,
+        entry: &Entry,
+    ) -> Result<(i64, Duration), MoveError> {
+        (self.say)("holding up writes to them");
+        sides.source.fence().await?;
+        let start = Instant::now();
+        let verified = self.verify(sides, start).await;
+        let rows = match verified {
+            Ok(rows) => rows,
+            Err(error) => {
+                sides.source.bound(None).await?;
+                sides.source.unfence().await?;
+                return Err(error);
+            }
+        };
+        // Should its outcome stay unknown, the fence has to stay too: run again, the journal tells.
+        journal.switch(entry).await?;
+        let pause = start.elapsed();
+        (self.say)(&format!(
+            "{rows} rows are the same on both sides; switched after {pause:?}"
+        ));
+        Ok((rows, pause))
+    }
+
+    /// Waits until the target has all that was written, and compares. How many rows there are.
+    async fn verify(&self, sides: &mut Sides, start: Instant) -> Result<i64, MoveError> {
+        let limit = self.shards.move_pause_max;
+        let late = |step| MoveError::Timeout {
+            step,
+            limit,
+            setting: "shards.move_pause_max",
+        };
+        let Sides { source, target } = sides;
+        let end = source.position().await?;
+        while source.applied().await? < end {
+            if start.elapsed() >= limit {
+                return Err(late("catching up while writes wait"));
+            }
+            sleep(FENCE_POLL).await;
+        }
+        let left = limit.saturating_sub(start.elapsed());
+        source.bound(Some(left)).await?;
+        target.bound(Some(left)).await?;
+        let rows = match compare(sides, self.tables).await {
+            Err(error) if is_out_of_time(&error) => {
+                return Err(late("comparing both sides while writes wait"));
+            }
+            outcome => outcome?,
+        };
+        sides.source.bound(None).await?;
+        sides.target.bound(None).await?;
+        Ok(rows)
+    }
+
+    /// After everybody has the new map: deletes what the source still has, and everything the move had made.
+    async fn clean_up(
+        &self,
+        Sides { source, target }: &mut Sides,
+        journal: &mut Journal,
+        entry: &Entry,
+    ) -> Result<u64, MoveError> {
+        // First of all, or what is deleted here would be deleted there.
+        target.unsubscribe().await?;
+        source.drop_slot().await?;
+        source.unpublish().await?;
+        let grace = self.shards.move_grace;
+        let left = grace.saturating_sub(journal.since_switch(entry).await?);
+        (self.say)(&format!(
+            "waiting {left:?} until nobody can have an old map"
+        ));
+        sleep(left).await;
+        (self.say)("deleting the rows on the source");
+        let deleted = source.delete().await?;
+        source.unfence().await?;
+        source.drop_indexes().await?;
+        target.drop_indexes().await?;
+        journal.end(entry, "done").await?;
+        Ok(deleted)
+    }
+}
+
+/// How many rows there are on both sides, if they are the same.
+async fn compare(
+    Sides { source, target }: &mut Sides,
+    tables: &'static [Table],
+) -> Result<i64, MoveError> {
+    let mut rows = 0;
+    for table in tables {
+        let (on_origin, on_target) = tokio::join!(source.digest(*table), target.digest(*table));
+        let (on_origin, on_target) = (on_origin?, on_target?);
+        if on_origin != on_target {
+            return Err(MoveError::Mismatch {
+                table: table.name,
+                origin: source.name.clone(),
+                target: target.name.clone(),
+                on_origin: on_origin.to_string(),
+                on_target: on_target.to_string(),
+            });
+        }
+        rows += on_origin.rows;
+    }
+    Ok(rows)
+}
