@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check lint walls deny docs sql sql-check migration fmt bench setup build
+.PHONY: help run test test-fast chaos check lint deny docs sql sql-check migration fmt bench setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -16,13 +16,14 @@ test: build ## Run every test, against real servers
 test-fast: ## Run the tests that need no server
 	cargo test --workspace --lib --bins -- --skip http_tests
 
-check: lint walls deny docs sql-check ## Everything CI asks before the tests
+chaos: build ## Minutes of faults under load, and a check of what clients were told
+	$(STACK) cargo test -p api --test chaos -- --nocapture --test-threads=1
 
-lint: ## Formatting and clippy, warnings refused
+check: lint deny docs sql-check ## Everything CI asks before the tests
+
+lint: ## Formatting, clippy, and which crate may use which
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-
-walls: ## Which crate may use which
 	cargo test --workspace --test walls --quiet
 
 deny: ## Licences, sources, banned and doubled dependencies

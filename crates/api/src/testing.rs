@@ -3,7 +3,7 @@
 
 use axum::{Router, body::Body, extract::Request};
 use bytes::Bytes;
-use devstack::Database;
+use devstack::{Database, Meter, Services, Traffic};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
@@ -24,6 +24,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct TestApp {
     router: Router,
     database: Database,
+    meters: Option<Meters>,
+}
+
+/// What stands between a metered app and its servers.
+struct Meters {
+    primary: Meter,
+    standby: Meter,
+    redis: Meter,
+}
+
+/// What one request asked of each server.
+#[derive(Debug, PartialEq)]
+pub struct Cost {
+    pub primary: Traffic,
+    pub standby: Traffic,
+    pub redis: Traffic,
+}
+
+impl Cost {
+    /// Statements run on the primary and on the standby.
+    pub fn statements(&self) -> [usize; 2] {
+        [&self.primary, &self.standby].map(|traffic| traffic.statements.len())
+    }
 }
 
 impl TestApp {
@@ -32,33 +55,35 @@ impl TestApp {
     }
 
     /// Starts with settings that differ from the defaults.
-    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let services = devstack::shared().await;
-        let template = services.template("api", async |url| {
-            data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
-        });
-        let database = services
-            .database_from(&template.await.unwrap())
-            .await
-            .unwrap();
-        let mut settings = Settings::default();
-        settings.postgres.primary_url = SecretString::from(database.primary_url.clone());
-        settings.postgres.replica_urls = vec![SecretString::from(database.replica_url.clone())];
-        settings.redis.url = SecretString::from(services.redis_url());
-        settings.redis.key_prefix = database.name.clone();
-        // The other tests share the machine; what is slow here is not broken.
-        settings.postgres.acquire_timeout = Duration::from_secs(4);
-        settings.postgres.connect_timeout = Duration::from_secs(4);
-        settings.postgres.statement_timeout = Duration::from_secs(10);
-        settings.redis.command_timeout = Duration::from_secs(4);
-        settings.sessions.passwords.wait = Duration::from_secs(20);
-        settings.http.read_deadline = Duration::from_secs(20);
-        settings.http.write_deadline = Duration::from_secs(30);
+        let database = database(services).await;
+        let mut settings = settings(services, &database);
         change(&mut settings);
+        Self::serve(&settings, database, None).await
+    }
 
+    /// Starts with a meter before each server, for [`Self::cost`].
+    pub async fn metered() -> Self {
+        let services = devstack::shared().await;
+        let database = database(services).await;
+        let postgres = async |url| Meter::postgres(url, "holdfast").await.unwrap();
+        let meters = Meters {
+            primary: postgres(&database.primary_url).await,
+            standby: postgres(&database.replica_url).await,
+            redis: Meter::redis(&services.redis_url()).await.unwrap(),
+        };
+        let mut settings = settings(services, &database);
+        settings.postgres.primary_url = SecretString::from(meters.primary.url());
+        settings.postgres.replica_urls = vec![SecretString::from(meters.standby.url())];
+        settings.redis.url = SecretString::from(meters.redis.url());
+        Self::serve(&settings, database, Some(meters)).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    async fn serve(settings: &Settings, database: Database, meters: Option<Meters>) -> Self {
         let mut registry = Registry::default();
-        let state = AppState::new(&settings, &mut registry).unwrap();
+        let state = AppState::new(settings, &mut registry).unwrap();
         let observe = ObserveLayer::new(
             &settings.http,
             Sampling::new(&settings.telemetry),
@@ -70,7 +95,11 @@ impl TestApp {
         tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
         let router = crate::router(state, observe);
-        Self { router, database }
+        Self {
+            router,
+            database,
+            meters,
+        }
     }
 
     /// A client without a session.
@@ -111,20 +140,15 @@ impl TestApp {
             .rows_affected()
     }
 
-    /// How many statements the service's handlers have had the primary run so far. Its background checks do not count.
-    pub async fn statements(&self) -> i64 {
-        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
-            .await
-            .unwrap();
-        sqlx::query_scalar(
-            "select coalesce(sum(calls), 0)::bigint from pg_stat_statements
-             where dbid = (select oid from pg_database where datname = current_database())
-               and userid <> current_user::regrole
-               and query ~* '\\m(products|orders|order_lines|users|begin|commit|rollback)\\M'",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap()
+    /// What a request costs a service that is warm: it is sent twice, because the first one opens connections and has
+    /// statements prepared, and the second one counts. Exact, whatever else goes on: the counting is done on the way
+    /// between this app and its servers, and leaves out its background checks.
+    pub async fn cost(&self, request: impl AsyncFn() -> Answer) -> (Answer, Cost) {
+        let meters = self.meters.as_ref().expect("started by `metered`");
+        request().await;
+        meters.take();
+        let answer = request().await;
+        (answer, meters.take())
     }
 
     async fn sign_up(&self, email: &str) -> Client {
@@ -145,6 +169,43 @@ impl TestApp {
         client.cookie = Some(answer.session_cookie());
         client
     }
+}
+
+impl Meters {
+    fn take(&self) -> Cost {
+        Cost {
+            primary: self.primary.take(),
+            standby: self.standby.take(),
+            redis: self.redis.take(),
+        }
+    }
+}
+
+async fn database(services: &Services) -> Database {
+    let template = services.template("api", async |url| {
+        data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
+    });
+    services
+        .database_from(&template.await.unwrap())
+        .await
+        .unwrap()
+}
+
+fn settings(services: &Services, database: &Database) -> Settings {
+    let mut settings = Settings::default();
+    settings.postgres.primary_url = SecretString::from(database.primary_url.clone());
+    settings.postgres.replica_urls = vec![SecretString::from(database.replica_url.clone())];
+    settings.redis.url = SecretString::from(services.redis_url());
+    settings.redis.key_prefix = database.name.clone();
+    // The other tests share the machine; what is slow here is not broken.
+    settings.postgres.acquire_timeout = Duration::from_secs(4);
+    settings.postgres.connect_timeout = Duration::from_secs(4);
+    settings.postgres.statement_timeout = Duration::from_secs(10);
+    settings.redis.command_timeout = Duration::from_secs(4);
+    settings.sessions.passwords.wait = Duration::from_secs(20);
+    settings.http.read_deadline = Duration::from_secs(20);
+    settings.http.write_deadline = Duration::from_secs(30);
+    settings
 }
 
 /// What every account of [`TestApp`] signs in with.

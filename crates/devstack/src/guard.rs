@@ -61,6 +61,15 @@ done
 for file in "$0"/*/postmaster.pid; do
     [ -e "$file" ] && ipcrm -m "$(sed -n '7s/.* //p' "$file")"
 done
+if [ -e "$0/groups" ]; then
+    while read -r group; do
+        tries=0
+        until rmdir "$group" 2>/dev/null || [ ! -e "$group" ] || [ $tries -ge 50 ]; do
+            tries=$((tries + 1))
+            sleep 0.1
+        done
+    done <"$0/groups"
+fi
 tries=0
 until rm -rf "$0" 2>/dev/null || [ $tries -ge 50 ]; do
     tries=$((tries + 1))
@@ -140,6 +149,11 @@ impl Guard {
     /// Where the stack lives. It belongs to the servant; nobody else may enter.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The file in which control groups are listed, for the watchdog to remove.
+    pub(crate) fn groups(&self) -> PathBuf {
+        self.folder.join("groups")
     }
 
     pub(crate) fn servant(&self) -> Servant {

@@ -29,8 +29,10 @@
 )]
 
 mod binaries;
+mod cgroup;
 mod databases;
 mod guard;
+mod meter;
 mod network;
 mod ports;
 mod postgres;
@@ -43,6 +45,7 @@ mod stack;
 mod upstream;
 
 pub use databases::{Database, Template};
+pub use meter::{Meter, Traffic};
 pub use postgres::Postgres;
 pub use proxy::{Direction, Fault, Proxy, Target, Toxic};
 pub use redis::Redis;

@@ -14,6 +14,8 @@ use nix::{
 };
 use tokio::time::Instant;
 
+use crate::cgroup::Group;
+
 /// How long killed processes may take to be gone.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
 const LOG_TAIL_LINES: usize = 8;
@@ -80,6 +82,16 @@ impl Process {
             let _ = kill(pid, Signal::SIGCONT);
         }
         Ok(kill(self.pid(), Signal::SIGCONT)?)
+    }
+
+    /// The server comes first, and so the children it has from then on are taken in with it.
+    pub(crate) fn join(&self, group: &Group) -> Result<()> {
+        group.admit(self.pid())?;
+        for pid in self.children()? {
+            // It may have ended meanwhile.
+            let _ = group.admit(pid);
+        }
+        Ok(())
     }
 
     /// The server is stopped first, for then it has all the children it will have. A child may have ended meanwhile.

@@ -113,6 +113,11 @@ impl Servers {
         Ok(servers)
     }
 
+    /// The catalogue.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Starts a contender on core 0 and waits until it listens.
     pub async fn start(&self, contender: Contender) -> anyhow::Result<Server> {
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;

@@ -3,11 +3,14 @@
 //! Each contender is a server of its own on core 0 and is loaded by wrk on core 1. Rounds interleave the contenders,
 //! so that a machine whose speed drifts slows all of them; what is reported are medians, and medians of the ratios
 //! within a round. The naive contenders are controls that anyone can rerun.
+//!
+//! `cargo bench -p api --bench stack -- replicas` runs only that part.
 
 mod bare;
 mod contender;
 mod load;
 mod memory;
+mod replicas;
 mod report;
 
 use std::{env, time::Duration};
@@ -28,8 +31,19 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     match arguments.first().map(String::as_str) {
         Some("bare") => runtime.block_on(bare::serve(&arguments[1..])),
-        _ => runtime.block_on(compare()),
+        Some("replicas") => runtime.block_on(scale()),
+        _ => runtime.block_on(async {
+            compare().await?;
+            scale().await
+        }),
     }
+}
+
+async fn scale() -> anyhow::Result<()> {
+    let seconds = setting("BENCH_SECONDS", 5)?;
+    let rounds = setting("BENCH_ROUNDS", 5)?;
+    let scaling = replicas::measure(rounds, Duration::from_secs(seconds)).await?;
+    report::put("Replicas", &replicas::section(&scaling, seconds)?)
 }
 
 async fn compare() -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The figures as a page: `deploy/bench/RESULTS.md`.
+//! The figures as a page: `deploy/bench/RESULTS.md`, in sections that are measured one by one.
 
 use std::{fmt::Write, fs};
 
@@ -52,7 +52,25 @@ const RATIOS: [(&str, Contender, Contender, &str); 6] = [
     ),
 ];
 
-/// Writes the page and prints it. `table` has the samples of each contender, in the order of [`Contender::ALL`].
+/// Prints a section and puts it into the page, in the place of the one with this heading or else at the end. Names the machine.
+pub fn put(heading: &str, body: &str) -> anyhow::Result<()> {
+    let page = fs::read_to_string(FILE).unwrap_or_else(|_| "# Results\n".to_owned());
+    let section = format!("## {heading}\n{}\n\n{}\n", machine(), body.trim_end());
+    print!("\n{section}");
+    let mut sections: Vec<&str> = page.split("\n## ").collect();
+    let new = section.trim_start_matches("## ").trim_end();
+    match sections
+        .iter_mut()
+        .find(|old| old.starts_with(&format!("{heading}\n")))
+    {
+        Some(old) => *old = new,
+        None => sections.push(new),
+    }
+    let sections: Vec<&str> = sections.iter().map(|section| section.trim_end()).collect();
+    Ok(fs::write(FILE, sections.join("\n\n## ") + "\n")?)
+}
+
+/// Writes what the stack costs. `table` has the samples of each contender, in the order of [`Contender::ALL`].
 pub fn write(
     table: &[Vec<Sample>],
     footprint: &Footprint,
@@ -62,20 +80,13 @@ pub fn write(
     let mut page = String::new();
     writeln!(
         page,
-        "# What the stack costs\n\nMade by `make bench`; run it to have your own.\n"
-    )?;
-    writeln!(page, "{}\n", machine())?;
-    writeln!(
-        page,
         "{rounds} interleaved rounds of {seconds} s; the server on core 0, wrk (64 connections) on core 1, Postgres and \
          Redis on both.\nFigures of one run compare with each other, not with those of another.\n"
     )?;
     contenders(&mut page, table)?;
     ratios(&mut page, table)?;
     footprint_rows(&mut page, footprint)?;
-    print!("\n{page}");
-    fs::write(FILE, page)?;
-    Ok(())
+    put("What the stack costs", &page)
 }
 
 fn contenders(page: &mut String, table: &[Vec<Sample>]) -> std::fmt::Result {

@@ -12,6 +12,7 @@ pub mod error;
 pub mod extract;
 pub mod guard;
 pub mod health;
+pub mod include;
 mod json;
 pub mod layers;
 mod listener;

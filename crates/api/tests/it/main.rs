@@ -9,6 +9,7 @@ mod hostile;
 mod http2;
 mod openapi;
 mod plans;
+mod round_trips;
 mod service;
 mod shutdown;
 mod slow_clients;

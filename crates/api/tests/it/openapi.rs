@@ -103,6 +103,32 @@ async fn a_read_changes_no_row() {
     assert_eq!(rows(&database).await, before);
 }
 
+#[tokio::test]
+async fn every_reference_in_the_document_leads_somewhere() {
+    let database = database().await;
+    let service = Service::start(&database, &PATIENT).await;
+
+    let document = get(service.public, "/openapi.json").await.json();
+
+    let references = references(&document);
+    assert!(!references.is_empty());
+    for reference in references {
+        let target = document.pointer(reference.trim_start_matches('#'));
+        assert!(target.is_some(), "{reference}");
+    }
+}
+
+fn references(part: &Value) -> Vec<&str> {
+    match part {
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        Value::Object(fields) => {
+            let own = fields.get("$ref").and_then(Value::as_str);
+            fields.values().flat_map(references).chain(own).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The documented methods of every documented path.
 async fn document(service: &Service) -> BTreeMap<String, BTreeSet<String>> {
     let document = get(service.public, "/openapi.json").await.json();

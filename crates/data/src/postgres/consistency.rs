@@ -11,8 +11,8 @@ use super::position::{Position, Positions};
 /// For a client that hands positions on, reads do not go back in time either: what a read saw on the primary, in the place of
 /// a replica, is remembered like a write. Not remembered is which of several replicas was read, so a session may see one
 /// that is up to `lag_max` behind another.
-#[derive(Clone, Debug, Default)]
-pub struct Consistency(Arc<Memory>);
+#[derive(Clone, Debug)]
+pub struct Consistency(Option<Arc<Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -24,71 +24,83 @@ struct Memory {
     positions: Mutex<Positions>,
 }
 
+impl Default for Consistency {
+    /// Of a request that has to see nothing in particular yet.
+    fn default() -> Self {
+        Self(Some(Arc::default()))
+    }
+}
+
 impl Consistency {
+    /// Remembers nothing, not even own writes.
+    pub(super) const NONE: Self = Self(None);
+
     /// From here on reads are not older than these positions, which the client brought along.
     pub fn require(&self, positions: &Positions) {
-        self.0.is_followed.store(true, Ordering::Relaxed);
+        let Some(memory) = &self.0 else { return };
+        memory.is_followed.store(true, Ordering::Relaxed);
         if !positions.is_empty() {
-            self.positions().merge(positions);
-            self.0.is_bound.store(true, Ordering::Release);
+            memory.positions().merge(positions);
+            memory.is_bound.store(true, Ordering::Release);
         }
     }
 
     /// All that the client's next request has to see. None when that is no more than the client knows.
     pub fn to_hand_on(&self) -> Option<Positions> {
-        let has_news = self.0.has_news.load(Ordering::Acquire);
-        has_news.then(|| *self.positions())
+        let memory = self.0.as_ref()?;
+        let has_news = memory.has_news.load(Ordering::Acquire);
+        has_news.then(|| *memory.positions())
+    }
+
+    /// Whether any read has to see anything in particular.
+    pub fn is_bound(&self) -> bool {
+        let is_bound = |memory: &Arc<Memory>| memory.is_bound.load(Ordering::Acquire);
+        self.0.as_ref().is_some_and(is_bound)
     }
 
     /// Notes a commit, or what a read saw: its position where replicas may be behind it, and the version of the shard map that
     /// led there; 0 where none did.
     pub(super) fn saw(&self, position: Option<Position>, map_version: u32) {
-        let mut positions = self.positions();
+        let Some(memory) = &self.0 else { return };
+        let mut positions = memory.positions();
         position
             .into_iter()
             .for_each(|position| positions.add(position));
         positions.add_map(map_version);
         drop(positions);
-        self.0.is_bound.store(true, Ordering::Release);
-        self.0.has_news.store(true, Ordering::Release);
+        memory.is_bound.store(true, Ordering::Release);
+        memory.has_news.store(true, Ordering::Release);
     }
 
     /// Whether what a read saw matters to a later request.
     pub(super) fn is_followed(&self) -> bool {
-        self.0.is_followed.load(Ordering::Relaxed)
+        let is_followed = |memory: &Arc<Memory>| memory.is_followed.load(Ordering::Relaxed);
+        self.0.as_ref().is_some_and(is_followed)
     }
 
     /// The shard map that a read must not be older than. 0: any will do.
     pub(super) fn map_version(&self) -> u32 {
-        if self.is_bound() {
-            self.positions().map_version()
-        } else {
-            0
+        match &self.0 {
+            Some(memory) if self.is_bound() => memory.positions().map_version(),
+            _ => 0,
         }
-    }
-
-    /// Whether any read has to see anything in particular.
-    pub(super) fn is_bound(&self) -> bool {
-        self.0.is_bound.load(Ordering::Acquire)
     }
 
     /// What a read of a cluster has to see. None: any state will do.
     pub(super) fn required(&self, system: u64) -> Option<Position> {
-        if !self.is_bound() {
-            return None;
-        }
-        let positions = self.positions();
+        let memory = self.0.as_ref().filter(|_| self.is_bound())?;
         match system {
             // Before its first check nothing is known of the cluster, so it might be any of them.
             0 => Some(Position::UNKNOWN),
-            system => positions.of(system),
+            system => memory.positions().of(system),
         }
     }
+}
 
+impl Memory {
     fn positions(&self) -> MutexGuard<'_, Positions> {
         // A plain value: no panic can leave it half changed.
-        self.0
-            .positions
+        self.positions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

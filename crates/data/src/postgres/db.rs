@@ -82,7 +82,7 @@ impl Db {
         Self {
             clusters,
             deadline,
-            consistency: Consistency::default(),
+            consistency: Consistency::NONE,
             place: Home,
         }
     }

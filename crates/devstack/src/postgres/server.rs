@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{APP, SUPERUSER};
 use crate::{
-    binaries::PostgresBinaries, guard::Guard, process::Process, proxy::Proxy,
+    binaries::PostgresBinaries, cgroup::Group, guard::Guard, process::Process, proxy::Proxy,
     services::postgres_url,
 };
 
@@ -102,6 +102,16 @@ impl Postgres {
             .resume()
     }
 
+    /// From now on the server and its backends together have this share of one CPU: 0.12 is 12 %. Once for each server,
+    /// until it is killed. Needs root and the kernel's control groups.
+    pub async fn limit_cpu(&self, share: f64) -> Result<()> {
+        let process = self.process.lock().await;
+        let process = process.as_ref().with_context(|| self.not_running())?;
+        let stack = self.guard.folder().file_name().unwrap_or_default();
+        let name = format!("{}-{}", stack.display(), self.name);
+        process.join(&Group::new(&name, share, &self.guard.groups())?)
+    }
+
     /// Starts a killed server again, on the same port and data, and waits until it accepts connections.
     pub async fn restart(&self) -> Result<()> {
         self.start().await
@@ -133,6 +143,11 @@ impl Postgres {
             .await
     }
 
+    /// Makes a standby the primary of a new timeline, and waits until it takes writes. An error on a primary.
+    pub async fn promote(&self) -> Result<()> {
+        self.execute("select pg_promote(wait => true)").await
+    }
+
     /// As the application reaches it, through the fault proxy.
     pub fn url(&self, database: &str) -> String {
         postgres_url(APP, APP, self.proxy.port(), database)
@@ -151,11 +166,6 @@ impl Postgres {
     /// The fault proxy before it.
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
-    }
-
-    /// Makes a standby the primary of a new timeline, and waits until it takes writes. An error on a primary.
-    pub async fn promote(&self) -> Result<()> {
-        self.execute("select pg_promote(wait => true)").await
     }
 
     /// A connection of the superuser, around the proxy.

@@ -18,10 +18,12 @@ use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use self::model::{NewOrder, Order, OrderFilter};
+use self::model::{NewOrder, Order, OrderFilter, OrderParts, Relation};
 use crate::{
-    features::products::ProductCache,
-    http::{ApiError, ApiResult, Body, Db, Path, Query, page::Page, session::Session},
+    features::products::{self, ProductCache},
+    http::{
+        ApiError, ApiResult, Body, Db, Path, Query, include::Include, page::Page, session::Session,
+    },
     state::AppState,
 };
 
@@ -72,22 +74,50 @@ async fn create_order(
 
 /// The caller's orders, newest first.
 #[utoipa::path(get, path = "/", tag = "orders", params(OrderFilter),
-    responses((status = 200, body = Page<Order>), (status = 401), (status = 422)))]
+    responses((status = 200, body = Page<Order>), (status = 400), (status = 401), (status = 422)))]
 async fn list_orders(
     session: Session,
     db: Db,
     Query(filter): Query<OrderFilter>,
 ) -> ApiResult<Body<Page<Order>>> {
     let orders = store::list(&db.shard(session.user_id).read(), &filter).await?;
-    Ok(Body(Page::cut(orders, filter.limit, |last| last.id)))
+
+    let mut page = Page::cut(orders, filter.limit, |last| last.id);
+    include(&filter.include, &db, &mut page.items).await?;
+    Ok(Body(page))
 }
 
 /// One of the caller's orders.
-#[utoipa::path(get, path = "/{id}", tag = "orders", params(("id" = Uuid, Path)),
-    responses((status = 200, body = Order), (status = 401), (status = 404)))]
-async fn get_order(session: Session, db: Db, Path(id): Path<Uuid>) -> ApiResult<Body<Order>> {
-    store::find(&db.shard(session.user_id).read(), id)
-        .await?
-        .map(Body)
-        .ok_or(ApiError::NotFound)
+#[utoipa::path(get, path = "/{id}", tag = "orders", params(("id" = Uuid, Path), OrderParts),
+    responses((status = 200, body = Order), (status = 400), (status = 401), (status = 404)))]
+async fn get_order(
+    session: Session,
+    db: Db,
+    Path(id): Path<Uuid>,
+    Query(parts): Query<OrderParts>,
+) -> ApiResult<Body<Order>> {
+    let order = store::find(&db.shard(session.user_id).read(), id).await?;
+
+    let mut order = order.ok_or(ApiError::NotFound)?;
+    include(&parts.include, &db, std::slice::from_mut(&mut order)).await?;
+    Ok(Body(order))
+}
+
+/// Loads what is to be included for all `orders` at once, at most 100 of 50 lines each. Products by a statement of their
+/// own and no join, because they need not be where a customer's orders are; and from a replica, for the catalogue shows
+/// nothing fresher.
+async fn include(include: &Include<Relation>, db: &Db, orders: &mut [Order]) -> ApiResult<()> {
+    let lines = orders.iter().flat_map(|order| &order.lines);
+    let ids = lines.map(|line| line.product_id);
+    let offers = include
+        .load(Relation::Products, ids, async |ids| {
+            products::offers(&db.read(), &ids).await
+        })
+        .await?;
+    if let Some(offers) = offers {
+        for order in orders {
+            order.include_products(&offers);
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! What an order is, what a customer may ask for, and the two ways it can be refused.
 
-use std::{collections::HashSet, fmt::Write};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write,
+};
 
 use garde::Validate;
 use serde::{Deserialize, Serialize};
@@ -8,7 +11,10 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::{ApiError, error::FieldError, page::Cursor};
+use crate::{
+    features::products::Offer,
+    http::{ApiError, error::FieldError, include::Include, page::Cursor},
+};
 
 /// An order as its customer sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,6 +37,39 @@ pub struct OrderLine {
     pub quantity: i32,
     /// The price of one piece, in whole cents.
     pub price_cents: i64,
+    /// With `include=products`: what the catalogue says of the product now, null if it is in it no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Offer>)]
+    pub product: Option<Option<Offer>>,
+}
+
+impl Order {
+    /// Puts to each line what its product is now.
+    pub fn include_products(&mut self, offers: &HashMap<Uuid, Offer>) {
+        for line in &mut self.lines {
+            line.product = Some(offers.get(&line.product_id).cloned());
+        }
+    }
+}
+
+/// What can be included in orders.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// `lines[].product`.
+    Products,
+}
+
+/// How much of one order to show.
+#[derive(Debug, Deserialize, Validate, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct OrderParts {
+    /// Comma-separated relations to include in the answer.
+    #[garde(skip)]
+    #[serde(default)]
+    #[param(value_type = Option<Vec<Relation>>, inline, style = Form, explode = false)]
+    pub include: Include<Relation>,
 }
 
 /// What all `lines` cost together.
@@ -79,6 +118,11 @@ pub struct OrderFilter {
     #[garde(skip)]
     #[param(value_type = Option<String>)]
     pub cursor: Option<Cursor<Uuid>>,
+    /// Comma-separated relations to include in the answer.
+    #[garde(skip)]
+    #[serde(default)]
+    #[param(value_type = Option<Vec<Relation>>, inline, style = Form, explode = false)]
+    pub include: Include<Relation>,
 }
 
 fn default_limit() -> u16 {

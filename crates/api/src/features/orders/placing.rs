@@ -157,6 +157,7 @@ fn receipt(new: &NewOrder, sold: &[Sold]) -> Vec<OrderLine> {
             name: name.clone(),
             quantity: line.quantity,
             price_cents: *price_cents,
+            product: None,
         })
     };
     new.lines.iter().filter_map(line).collect()

@@ -128,6 +128,7 @@ async fn with_lines(db: &Reader<Shard>, orders: Vec<OrderRow>) -> Result<Vec<Ord
             name: row.name,
             quantity: row.quantity,
             price_cents: row.price_cents,
+            product: None,
         };
         lines.entry(row.order_id).or_default().push(line);
     }

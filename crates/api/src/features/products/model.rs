@@ -75,6 +75,7 @@ pub struct ProductFilter {
     pub category: Option<String>,
     /// The order; a cursor continues in its own.
     #[garde(skip)]
+    #[param(inline)]
     pub sort: Option<Sort>,
     /// Products per page, 1 to 100.
     #[garde(range(min = 1, max = 100))]

@@ -1,6 +1,8 @@
 //! Every statement on `products`.
 
 use data::postgres::{Reader, Tx, Writer};
+use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::model::{Field, NewProduct, Position, Product, ProductFilter};
@@ -203,4 +205,35 @@ pub async fn give_back(tx: &mut Tx, ids: &[Uuid], quantities: &[i32]) -> Result<
     ))
     .await?;
     Ok(())
+}
+
+/// What the catalogue says of a product at this moment, for features that refer to products.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Offer {
+    pub name: String,
+    /// The price of one piece, in whole cents.
+    pub price_cents: i64,
+    /// Pieces left; an order is the only binding answer.
+    pub stock: i32,
+}
+
+/// The offer of each of `ids` that is in the catalogue.
+pub async fn offers(db: &Reader, ids: &[Uuid]) -> Result<Vec<(Uuid, Offer)>, data::Error> {
+    let rows = db
+        .fetch_all(|| {
+            sqlx::query!(
+                "select id, name, price_cents, stock from products where id = any($1)",
+                ids
+            )
+        })
+        .await?;
+    let offer = |name, price_cents, stock| Offer {
+        name,
+        price_cents,
+        stock,
+    };
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.id, offer(row.name, row.price_cents, row.stock)))
+        .collect())
 }

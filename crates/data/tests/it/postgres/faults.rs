@@ -13,7 +13,7 @@ use super::load::{self, Load, failures, slowest};
 use super::rig::{Rig, in_recovery, sleeping, soon, until};
 
 /// Stacks of their own run one after the other, for the sake of a small machine.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+pub(super) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The bound where a frozen server must be given up: generous, for a busy machine.
 const BOUND: Duration = Duration::from_secs(3);

@@ -1,29 +1,23 @@
 //! How often a request waits for the network. Exact counts, because they decide the latency and cannot be noisy.
 
 use data::Error;
-use data::postgres::Config;
+use devstack::Meter;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::rig::Rig;
-use super::wire::Wire;
 
-/// A cluster whose only node is behind a counting relay, with one open connection that knows the statements.
-async fn counted() -> (Rig, Wire) {
+/// A cluster whose only node is behind a meter.
+async fn counted() -> (Rig, Meter) {
     let services = devstack::shared().await;
-    let port = url_port(&services.primary_direct_url("postgres"));
-    let wire = Wire::to(port).await;
-    let rig = Rig::shared(|config: &mut Config| {
-        let direct = config.primary_url.expose_secret();
-        let through = direct.replace(&url_port(direct).to_string(), &wire.port.to_string());
-        config.primary_url = SecretString::from(through);
+    let server = services.primary_direct_url("postgres");
+    let meter = Meter::postgres(&server, "holdfast").await.unwrap();
+    let rig = Rig::shared(|config| {
+        let (_, database) = config.primary_url.expose_secret().rsplit_once('/').unwrap();
+        let (server, _) = meter.url().rsplit_once('/').unwrap();
+        config.primary_url = SecretString::from(format!("{server}/{database}"));
         config.replica_urls.clear();
     });
-    (rig.await, wire)
-}
-
-fn url_port(url: &str) -> u16 {
-    let (_, rest) = url.rsplit_once(':').unwrap();
-    rest.split('/').next().unwrap().parse().unwrap()
+    (rig.await, meter)
 }
 
 async fn read(rig: &Rig) {
@@ -47,26 +41,26 @@ async fn two_statements(rig: &Rig) {
 
 #[tokio::test]
 async fn a_read_is_one_round_trip() {
-    let (rig, wire) = counted().await;
+    let (rig, meter) = counted().await;
     read(&rig).await;
 
-    let before = wire.round_trips();
+    meter.take();
     for _ in 0..100 {
         read(&rig).await;
     }
 
-    assert_eq!(wire.round_trips() - before, 100);
+    assert_eq!(meter.take().round_trips, 100);
 }
 
 #[tokio::test]
 async fn a_transaction_is_its_statements_and_two_round_trips() {
-    let (rig, wire) = counted().await;
+    let (rig, meter) = counted().await;
     two_statements(&rig).await;
 
-    let before = wire.round_trips();
+    meter.take();
     for _ in 0..100 {
         two_statements(&rig).await;
     }
 
-    assert_eq!(wire.round_trips() - before, 400);
+    assert_eq!(meter.take().round_trips, 400);
 }

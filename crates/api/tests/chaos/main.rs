@@ -1,0 +1,13 @@
+//! The long scenarios: minutes of faults under load. `make chaos` runs them; `cargo test` does not.
+#![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
+
+mod black_hole;
+mod history;
+mod scene;
+
+#[expect(dead_code, reason = "shared with `it`, which uses all of it")]
+#[path = "../it/service.rs"]
+mod service;
+#[expect(dead_code, reason = "shared with `it`, which uses all of it")]
+#[path = "../it/wire.rs"]
+mod wire;

@@ -1,0 +1,93 @@
+//! A share of one CPU for a server and all its children, by a control group of the kernel's: version 2 where it has the CPU
+//! controller, else version 1. Needs Linux and root.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use nix::unistd::Pid;
+
+/// Short, so that a server that has used its share pauses for milliseconds only.
+const PERIOD_US: u32 = 20_000;
+
+/// One group, removed by the watchdog.
+pub(crate) struct Group(PathBuf);
+
+impl Group {
+    /// Makes a group whose processes together have `share` of one CPU. `list` is told first, so that the group is removed
+    /// whatever happens.
+    pub(crate) fn new(name: &str, share: f64, list: &Path) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let (parent, is_v2) =
+            parent(&mounts).context("no control group for CPU time is mounted")?;
+        let group = Self(parent.join(name));
+        let mut list = OpenOptions::new().create(true).append(true).open(list)?;
+        writeln!(list, "{}", group.0.display())?;
+        let quota_us = (f64::from(PERIOD_US) * share).round();
+        if is_v2 {
+            write(&parent.join("cgroup.subtree_control"), "+cpu")?;
+        }
+        fs::create_dir(&group.0)
+            .with_context(|| format!("create {} (it takes root)", group.0.display()))?;
+        if is_v2 {
+            group.set("cpu.max", &format!("{quota_us} {PERIOD_US}"))?;
+        } else {
+            group.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
+            group.set("cpu.cfs_quota_us", &quota_us.to_string())?;
+        }
+        Ok(group)
+    }
+
+    /// Takes a process in, and with it every child it will have.
+    pub(crate) fn admit(&self, pid: Pid) -> Result<()> {
+        self.set("cgroup.procs", &pid.to_string())
+    }
+
+    fn set(&self, file: &str, value: &str) -> Result<()> {
+        write(&self.0.join(file), value)
+    }
+}
+
+fn write(path: &Path, value: &str) -> Result<()> {
+    fs::write(path, value).with_context(|| format!("write {value} to {}", path.display()))
+}
+
+/// Where groups for CPU time are made, and whether they are version 2. A line of mounts: `device folder type options …`.
+fn parent(mounts: &str) -> Option<(PathBuf, bool)> {
+    let mounted = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?, fields.next()?, fields.next()?))
+    });
+    let has_cpu = |folder: &str| {
+        fs::read_to_string(Path::new(folder).join("cgroup.controllers"))
+            .is_ok_and(|controllers| controllers.split_whitespace().any(|name| name == "cpu"))
+    };
+    let mut found = mounted.filter_map(|(folder, kind, options)| match kind {
+        "cgroup2" if has_cpu(folder) => Some((PathBuf::from(folder), true)),
+        "cgroup" if options.split(',').any(|option| option == "cpu") => {
+            Some((PathBuf::from(folder), false))
+        }
+        _ => None,
+    });
+    found.next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_controller_of_cpu_time_is_found_among_the_mounts() {
+        let accounting = "cgroup /sys/fs/cgroup/cpuacct cgroup rw,cpuacct 0 0\n";
+        let cpu = "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,relatime,cpu,cpuacct 0 0\n";
+
+        assert_eq!(parent(accounting), None);
+        assert_eq!(
+            parent(&format!("{accounting}{cpu}")),
+            Some((PathBuf::from("/sys/fs/cgroup/cpu,cpuacct"), false))
+        );
+    }
+}
