@@ -4,6 +4,7 @@
 mod bucket;
 mod config;
 mod deal;
+mod layout;
 mod map;
 mod moving;
 mod plan;
@@ -12,6 +13,7 @@ mod refresh;
 pub use bucket::{Bucket, Buckets, InvalidBuckets};
 pub use config::{ClusterConfig, Config, HOME, Overlap};
 pub use deal::{DealError, Table, deal};
+pub use layout::{Layout, layout};
 pub use moving::{MoveError, Moved, Mover};
 pub use plan::plan;
 

@@ -209,7 +209,6 @@ async fn killed_at(two: &Two, step: &str, target: &str) {
         () = reached.notified() => {}
         ended = mover.run((bucket(7), bucket(7)), target) => panic!("ended before {step:?}: {ended:?}"),
     }
-    drop(mover);
     // The server notices that its client is gone and lets go of the lock.
     let mut admin = two.admin_of("home").await;
     until("the lock is free", async || {
