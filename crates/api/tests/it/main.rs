@@ -11,6 +11,7 @@ mod openapi;
 mod plans;
 mod round_trips;
 mod service;
+mod shards;
 mod shutdown;
 mod slow_clients;
 mod telemetry;
