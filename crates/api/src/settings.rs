@@ -72,6 +72,7 @@ impl settings::Settings for Settings {
             self.timeout_ladders(),
             self.shutdown_ladder(),
             self.shard_overlaps(),
+            self.hold_age(),
         ]
         .concat();
         let postgres = &self.postgres;
@@ -134,10 +135,6 @@ impl Settings {
                 ("shards.move_grace", self.shards.move_grace),
             ]),
             ladder(&[
-                ("http.write_deadline", self.http.write_deadline),
-                ("orders.hold_age", self.orders.hold_age),
-            ]),
-            ladder(&[
                 ("telemetry.export_timeout", self.telemetry.export_timeout),
                 ("telemetry.flush_timeout", self.telemetry.flush_timeout),
             ]),
@@ -147,6 +144,24 @@ impl Settings {
             ]),
         ]
         .concat()
+    }
+
+    /// Nobody may look what became of an order while it may still come to be: its request is over by then, and a transaction that
+    /// the request left open was ended by the server.
+    fn hold_age(&self) -> Vec<Fault> {
+        let idle = self.postgres.idle_in_transaction_timeout;
+        let needed = self.http.write_deadline + self.postgres.statement_timeout + idle;
+        if needed < self.orders.hold_age {
+            return Vec::new();
+        }
+        let problem = format!("must be longer than an order may be under way, together {needed:?}");
+        let fault = Fault::new("orders.hold_age", problem);
+        let parts = [
+            "http.write_deadline",
+            "postgres.statement_timeout",
+            "postgres.idle_in_transaction_timeout",
+        ];
+        vec![parts.into_iter().fold(fault, Fault::and)]
     }
 
     /// A bucket is in one cluster.

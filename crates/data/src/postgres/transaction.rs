@@ -63,6 +63,8 @@ pub enum Reach {
 struct Unfinished {
     lease: Lease,
     retry: Option<Retry>,
+    /// By which its rows were looked for, which is another one than the transaction began with after [`Tx::for_key`].
+    map_version: u32,
 }
 
 /// The proof that a transaction was committed, with what it made.
@@ -119,11 +121,12 @@ impl<P: Place> Writer<P> {
                 None => false,
                 Some(Retry::Conflict) if attempt == ATTEMPTS_MAX => false,
                 Some(Retry::Conflict) => {
-                    attempt += 1;
+                    let has_time = self.pause(attempt).await;
                     to.cluster.0.metrics.transaction_retries.inc();
-                    self.pause(attempt - 1).await
+                    attempt += 1;
+                    has_time
                 }
-                Some(Retry::Moved) => self.db().after_move(to.map_version).await,
+                Some(Retry::Moved) => self.db().after_move(unfinished.map_version).await,
             };
             if !is_again {
                 return Err(error);
@@ -302,6 +305,7 @@ impl<P> Drop for Tx<P> {
             let _ = home.send(Unfinished {
                 lease,
                 retry: self.retry,
+                map_version: self.map_version,
             });
         }
     }

@@ -48,8 +48,9 @@ fn at_least_a_tenth(interval: &Duration, _: &()) -> garde::Result {
     Err(garde::Error::new("must be from 100ms to 1h"))
 }
 
-/// How long resolving one hold may take.
+/// How long resolving one hold may take, and of that asking the other cluster, while the hold is locked.
 const PATIENCE: Duration = Duration::from_secs(5);
+const SHARD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Resolves old holds until `stop`. Any number of processes may do so: each hold is one's at a time.
 pub async fn sweep(clusters: Clusters, config: Config, stop: CancellationToken) {
@@ -100,9 +101,7 @@ async fn resolve(
     config: &Config,
     passed_over: &[Uuid],
 ) -> Result<bool, Unresolved> {
-    let db = clusters.db(Instant::now() + PATIENCE);
-    let db = &db;
-    let home = db.write();
+    let home = clusters.db(Instant::now() + PATIENCE).write();
     home.transaction(|mut tx| async move {
         let age_s = config.hold_age.as_secs_f64();
         let Some(hold) = store::delete_old_hold(&mut tx, age_s, passed_over).await? else {
@@ -114,8 +113,10 @@ async fn resolve(
             product_ids,
             quantities,
         } = hold;
-        let shard = db.shard(customer_id).write();
-        let is_kept = store::is_kept(&shard, order_id).await;
+        let shard = clusters
+            .db(Instant::now() + SHARD_PATIENCE)
+            .shard(customer_id);
+        let is_kept = store::is_kept(&shard.write(), order_id).await;
         let is_kept = is_kept.map_err(|error| Unresolved::OfOrder(order_id, error))?;
         if !is_kept {
             products::give_back(&mut tx, &product_ids, &quantities).await?;

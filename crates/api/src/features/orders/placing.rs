@@ -70,7 +70,7 @@ async fn keep(
         })
         .await;
     let resolved = match &kept {
-        Ok(_) => release(db, id).await,
+        Ok(_) => store::release_hold(&db.write(), id).await,
         Err(error) if error.is_outcome_unknown() => Ok(()),
         Err(_) => give_back(db, id).await,
     };
@@ -79,15 +79,6 @@ async fn keep(
         tracing::debug!(%error, order_id = %id, "a hold is left to be resolved later");
     }
     kept
-}
-
-async fn release(db: &Db, order_id: Uuid) -> Result<(), data::Error> {
-    let home = db.write();
-    home.transaction(|mut tx| async move {
-        store::delete_hold(&mut tx, order_id).await?;
-        tx.commit(()).await
-    })
-    .await
 }
 
 async fn give_back(db: &Db, order_id: Uuid) -> Result<(), data::Error> {

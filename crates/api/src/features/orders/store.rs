@@ -214,7 +214,14 @@ pub async fn insert_hold(
     Ok(())
 }
 
-/// Forgets a hold. None when somebody else did.
+/// Forgets a hold whose order is kept.
+pub async fn release_hold(db: &Writer, order_id: Uuid) -> Result<(), data::Error> {
+    db.execute(|| sqlx::query!("delete from stock_holds where order_id = $1", order_id))
+        .await
+        .map(drop)
+}
+
+/// Forgets a hold whose stock is to be given back. None when somebody else did.
 pub async fn delete_hold(tx: &mut Tx, order_id: Uuid) -> Result<Option<Hold>, data::Error> {
     tx.fetch_optional(sqlx::query_as!(
         Hold,

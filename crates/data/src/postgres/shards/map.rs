@@ -39,8 +39,8 @@ struct Table {
 struct Entry {
     /// Its position among the clusters. None: this process was not told of the cluster that the map names.
     cluster: Option<u8>,
-    /// When it moved there, and no earlier than that.
-    since: Option<Instant>,
+    /// Until when its replicas are not read from, because it moved there lately.
+    settles: Option<Instant>,
 }
 
 /// What the map says of one bucket.
@@ -115,11 +115,10 @@ impl Map {
         let Some(cluster) = entry.cluster else {
             return Err(Missing::Unknown.into());
         };
-        let is_settling = |since| now.saturating_duration_since(since) < self.settling;
         Ok(Route {
             cluster: usize::from(cluster),
             version: table.version,
-            is_settling: entry.since.is_some_and(is_settling),
+            is_settling: entry.settles.is_some_and(|settles| now < settles),
         })
     }
 
@@ -162,7 +161,7 @@ impl Map {
         if let Some(version) = changes.iter().map(|change| change.version).max() {
             let unread = Entry {
                 cluster: None,
-                since: None,
+                settles: None,
             };
             let mut entries = match self.table.load().as_ref() {
                 Some(table) => table.entries,
@@ -171,7 +170,7 @@ impl Map {
             for change in changes {
                 entries[change.bucket.index()] = Entry {
                     cluster: change.cluster,
-                    since: now.checked_sub(change.age),
+                    settles: self.settling.checked_sub(change.age).map(|left| now + left),
                 };
             }
             self.table.store(Some(Arc::new(Table { version, entries })));

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use data::postgres::shards::{Bucket, Buckets, MoveError, Moved, Mover};
+use data::postgres::shards::{self, Bucket, Buckets, MoveError, Moved, Mover};
 use data::postgres::{Clusters, Consistency, Positions};
 use futures::future::join_all;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -89,7 +89,7 @@ async fn there_and_back(two: &Two, stop: &AtomicBool) -> Vec<Moved> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_moves_there_and_back_under_traffic_and_nobody_notices() {
     let mut two = Two::start("512..1023").await;
-    let other = two.another();
+    let other = two.another(|_| {}).await;
     let customers: Vec<Uuid> = (0..CUSTOMERS)
         .flat_map(|n| [customer(MOVING.0 + n % 3), customer(100 + n)])
         .collect();
@@ -148,6 +148,84 @@ async fn leaves_nothing_behind(two: &Two) {
         .unwrap();
         assert_eq!(left, 0, "on {cluster}");
     }
+}
+
+/// A process that looks at the map once a minute, and so has the old one.
+async fn slow(two: &mut Two) -> Clusters {
+    let slow = |shards: &mut shards::Config| {
+        shards.map_interval = Duration::from_secs(60);
+        shards.map_age_max = Duration::from_secs(120);
+    };
+    two.another(slow).await
+}
+
+#[tokio::test]
+async fn a_process_with_an_old_map_reads_where_the_client_has_written_and_writes_where_the_bucket_is()
+ {
+    let mut two = Two::start("512..1023").await;
+    let (reading, writing) = (slow(&mut two).await, slow(&mut two).await);
+    let customer = customer(7);
+    let soon = || Instant::now() + PATIENCE;
+    place(&two.clusters.db(soon()), customer).await.unwrap();
+    // With the rows still there, that an old map leads to.
+    let mover = mover(&two, &|_| {});
+    let range = (bucket(7), bucket(7));
+    let (moved, ()) = tokio::join!(mover.run(range, "east"), async {
+        until("the map has changed", async || {
+            two.clusters.holder(bucket(7)).unwrap() == "east"
+        })
+        .await;
+        let consistency = Consistency::default();
+        let db = two.clusters.db(soon()).consistent(consistency.clone());
+        place(&db, customer).await.unwrap();
+        let seen = consistency.to_hand_on().unwrap();
+
+        let without_token = count(&reading.db(soon()), customer).await.unwrap();
+        let consistency = Consistency::default();
+        consistency.require(&seen);
+        let with_token = count(&reading.db(soon()).consistent(consistency), customer)
+            .await
+            .unwrap();
+        place(&writing.db(soon()), customer).await.unwrap();
+
+        // Else it would have had the new map, and nothing were shown.
+        assert_eq!((without_token, with_token), (1, 2));
+        assert_eq!(two.orders_on("home", customer).await, 1);
+        assert_eq!(two.orders_on("east", customer).await, 3);
+    });
+    moved.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_move_no_read_goes_to_a_replica_that_may_not_have_what_was_written_before() {
+    let two = Two::with("512..1023", |config| {
+        config.lag_max = 3 * PATIENCE;
+        config.token_ttl = 6 * PATIENCE;
+    })
+    .await;
+    let customer = customer(512);
+    let soon = || Instant::now() + PATIENCE;
+    let consistency = Consistency::default();
+    let db = two.clusters.db(soon()).consistent(consistency.clone());
+    place(&db, customer).await.unwrap();
+    let seen = consistency.to_hand_on().unwrap();
+    until("the map is on the standby", async || {
+        two.clusters.status()[1].healthy
+    })
+    .await;
+    two.stack.standby().apply_delay(2 * PATIENCE).await.unwrap();
+
+    moved(&two, (512, 512), "home").await.unwrap();
+    until("the map has changed", async || {
+        two.clusters.holder(bucket(512)).unwrap() == "home"
+    })
+    .await;
+    let consistency = Consistency::default();
+    consistency.require(&seen);
+    let db = two.clusters.db(soon()).consistent(consistency);
+    let found = count(&db, customer).await.unwrap();
+
+    assert_eq!(found, 1);
 }
 
 #[tokio::test]

@@ -40,6 +40,11 @@ pub struct Two {
 impl Two {
     /// With `dealt` on `east` from the beginning.
     pub async fn start(dealt: &str) -> Self {
+        Self::with(dealt, |_| {}).await
+    }
+
+    /// With settings that differ.
+    pub async fn with(dealt: &str, adjust: impl FnOnce(&mut Config)) -> Self {
         let stack = Stack::start().await.unwrap();
         let (home, east) = tokio::join!(stack.database("home"), stack.add_cluster());
         let (home, east) = (home.unwrap(), east.unwrap());
@@ -59,7 +64,7 @@ impl Two {
             move_pause_max: PATIENCE,
             ..shards::Config::default()
         };
-        let config = Config {
+        let mut config = Config {
             primary_url: SecretString::from(home.primary_url.as_str()),
             replica_urls: vec![SecretString::from(home.replica_url.as_str())],
             acquire_timeout: PATIENCE,
@@ -69,6 +74,7 @@ impl Two {
             check_timeout: PATIENCE,
             ..Config::default()
         };
+        adjust(&mut config);
         for url in [home.primary_direct_url.clone(), east.direct_url("east")] {
             let url = SecretString::from(url);
             data::migrate::run(&url, &data::migrate::Config::default())
@@ -97,9 +103,15 @@ impl Two {
     }
 
     /// One more process on the same clusters.
-    pub fn another(&mut self) -> Clusters {
-        let clusters = Clusters::new(&self.config, &self.shards, &mut Registry::default()).unwrap();
+    pub async fn another(&mut self, adjust: impl FnOnce(&mut shards::Config)) -> Clusters {
+        let mut shards = self.shards.clone();
+        adjust(&mut shards);
+        let clusters = Clusters::new(&self.config, &shards, &mut Registry::default()).unwrap();
         self.tasks.spawn(watch(clusters.clone()));
+        until("the map is known", async || {
+            clusters.holder(Bucket::of(Uuid::nil())).is_ok()
+        })
+        .await;
         clusters
     }
 

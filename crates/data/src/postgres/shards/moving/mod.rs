@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 pub use error::MoveError;
 
@@ -91,7 +91,13 @@ impl Mover<'_> {
         let verified = match entry.phase {
             Phase::Switched => None,
             Phase::Copying => {
-                self.copy(&mut sides).await?;
+                let limit = self.shards.move_copy_timeout;
+                let copied = timeout(limit, self.copy(&mut sides)).await;
+                copied.unwrap_or(Err(MoveError::Timeout {
+                    step: "copying",
+                    limit,
+                    setting: "shards.move_copy_timeout",
+                }))?;
                 Some(self.hand_over(&mut sides, &mut journal, &entry).await?)
             }
         };
@@ -240,21 +246,12 @@ impl Mover<'_> {
             let url = self.admin(&source.name)?.0;
             target.subscribe(url.expose_secret()).await?;
         }
-        let limit = self.shards.move_copy_timeout;
-        let deadline = Instant::now() + limit;
         let is_close = async |source: &mut Side, target: &mut Side| {
             let is_copied = target.is_copied().await?;
             let behind = source.position().await? - source.applied().await?;
             Ok::<_, MoveError>(is_copied && behind < CLOSE_BYTES)
         };
         while !is_close(source, target).await? {
-            if Instant::now() >= deadline {
-                return Err(MoveError::Timeout {
-                    step: "copying",
-                    limit,
-                    setting: "shards.move_copy_timeout",
-                });
-            }
             sleep(COPY_POLL).await;
         }
         Ok(())
