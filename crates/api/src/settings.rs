@@ -61,6 +61,7 @@ impl settings::Settings for Settings {
         "shards.home_admin_url",
         "shards.clusters.*.primary_url",
         "shards.clusters.*.replica_urls",
+        "shards.clusters.*.direct_url",
         "shards.clusters.*.admin_url",
         "postgres.token_keys",
         "redis.url",

@@ -1,6 +1,6 @@
 //! What every request can reach, and the one place where it is built.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use data::{
@@ -87,7 +87,13 @@ impl AppState {
             age: redis.age,
             error: redis.error,
         };
-        nodes.chain([redis]).collect()
+        let map = self.clusters.map_status().map(|map| Check {
+            name: "shard-map".to_owned(),
+            healthy: map.healthy,
+            age: map.confirmed_ago_ms.map(Duration::from_millis),
+            error: (!map.healthy).then(|| "was not confirmed lately".to_owned()),
+        });
+        nodes.chain(map).chain([redis]).collect()
     }
 
     /// Whether the database has every migration this build was made with.

@@ -95,6 +95,7 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
         "runtime_stalled_ms": state.app.health.stalled_for().as_millis(),
         "schema_is_current": state.app.schema_is_current(),
         "postgres": state.app.clusters.status(),
+        "shard_map": state.app.clusters.map_status(),
         "redis": { "healthy": redis.healthy, "checked_ago_ms": redis.age.map(|age| age.as_millis()), "error": redis.error },
     }))
 }

@@ -25,7 +25,7 @@ async fn migrate(settings: &Settings) -> anyhow::Result<()> {
     let others = &settings.shards.clusters;
     let others = others
         .iter()
-        .map(|(name, cluster)| (name.as_str(), &cluster.primary_url));
+        .map(|(name, cluster)| (name.as_str(), cluster.direct_url()));
     for (name, url) in std::iter::once((HOME, home)).chain(others) {
         data::migrate::run(url, &settings.migrate)
             .await

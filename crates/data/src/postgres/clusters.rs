@@ -12,7 +12,7 @@ use super::config::Config;
 use super::db::Db;
 use super::metrics::{Instruments, PoolGauges};
 use super::node::Node;
-use super::shards::{self, Bucket, HOME, Map};
+use super::shards::{self, Bucket, HOME, Map, MapStatus};
 use crate::Error;
 
 /// The Postgres clusters of the service. Cheap to clone; one per process.
@@ -113,6 +113,11 @@ impl Clusters {
     /// Whether there are clusters beside home.
     pub fn is_sharded(&self) -> bool {
         self.0.map.is_some()
+    }
+
+    /// What is known of the shard map. None while there is only home. Answers from memory.
+    pub fn map_status(&self) -> Option<MapStatus> {
+        self.0.map.as_ref().map(Map::status)
     }
 
     /// The name of the cluster that holds a bucket's rows.

@@ -99,18 +99,11 @@ impl Shop {
         let service = Service::start_on(&self.stack, &self.home, &self.settings()).await;
         service.ready().await;
         let deadline = Instant::now() + PATIENCE;
-        while !self.has_map(&service).await {
+        while !has_all(&service).await {
             assert!(Instant::now() < deadline, "the map is not read");
             sleep(std::time::Duration::from_millis(20)).await;
         }
         service
-    }
-
-    async fn has_map(&self, service: &Service) -> bool {
-        let metrics = crate::wire::get(service.admin, "/metrics").await.body;
-        metrics
-            .lines()
-            .any(|line| line.starts_with("shard_map_version ") && !line.ends_with(" 0"))
     }
 
     /// Asks one cluster's primary, as superuser.
@@ -143,6 +136,15 @@ impl Shop {
             sleep(std::time::Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Whether the service sees every cluster, and has the map.
+async fn has_all(service: &Service) -> bool {
+    let ready = crate::wire::get(service.admin, "/ready").await.json();
+    ready["status"] == "pass"
+        && ["shard-east-primary:connectivity", "shard-map:connectivity"]
+            .iter()
+            .all(|check| ready["checks"].get(check).is_some())
 }
 
 async fn new_customer(service: &Service) -> Customer {

@@ -63,8 +63,12 @@ pub struct ClusterConfig {
     #[serde(serialize_with = "masked_list", deserialize_with = "list_or_text")]
     #[garde(length(max = 16), inner(custom(is_postgres_url)))]
     pub replica_urls: Vec<SecretString>,
+    /// URL of the primary without a pooler between, for migrations. None: `primary_url`.
+    #[serde(serialize_with = "masked_option")]
+    #[garde(inner(custom(is_postgres_url)))]
+    pub direct_url: Option<SecretString>,
     /// URL of the primary for `holdfast shard move`: reached by that command and by the servers of the other clusters, past
-    /// any pooler, by a role that may replicate and make publications and subscriptions. None: `primary_url`.
+    /// any pooler, by a role that may replicate and make publications and subscriptions. None: `direct_url`.
     #[serde(serialize_with = "masked_option")]
     #[garde(inner(custom(is_postgres_url)))]
     pub admin_url: Option<SecretString>,
@@ -115,6 +119,13 @@ impl Config {
     }
 }
 
+impl ClusterConfig {
+    /// The URL of the primary for what needs a session of its own.
+    pub fn direct_url(&self) -> &SecretString {
+        self.direct_url.as_ref().unwrap_or(&self.primary_url)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -134,6 +145,7 @@ impl Default for ClusterConfig {
         Self {
             primary_url: SecretString::from(""),
             replica_urls: Vec::new(),
+            direct_url: None,
             admin_url: None,
             buckets: Buckets::default(),
         }

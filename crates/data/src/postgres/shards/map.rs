@@ -55,6 +55,17 @@ pub(in crate::postgres) struct Route {
     pub(in crate::postgres) is_settling: bool,
 }
 
+/// What is known of a process's copy of the map, for probes and people.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MapStatus {
+    /// Raised by every move. 0: it has not been read.
+    pub version: u32,
+    /// Whether requests can go by it.
+    pub healthy: bool,
+    /// How long ago it was known to be the newest, in milliseconds. None before it was read.
+    pub confirmed_ago_ms: Option<u64>,
+}
+
 /// A row of the map that changed.
 #[derive(Debug)]
 pub(super) struct Change {
@@ -106,9 +117,7 @@ impl Map {
             return Err(Missing::Unread.into());
         };
         let now = Instant::now();
-        let confirmed =
-            self.born + Duration::from_millis(self.confirmed_ms.load(Ordering::Relaxed));
-        if now.saturating_duration_since(confirmed) > self.age_max {
+        if self.age(now) > self.age_max {
             return Err(Missing::Outdated.into());
         }
         let entry = table.entries[bucket.index()];
@@ -120,6 +129,22 @@ impl Map {
             version: table.version,
             is_settling: entry.settles.is_some_and(|settles| now < settles),
         })
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        let confirmed = Duration::from_millis(self.confirmed_ms.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.born + confirmed)
+    }
+
+    /// Answers from memory.
+    pub(in crate::postgres) fn status(&self) -> MapStatus {
+        let (version, age) = (self.version(), self.age(Instant::now()));
+        MapStatus {
+            version,
+            healthy: version > 0 && age <= self.age_max,
+            confirmed_ago_ms: (version > 0)
+                .then(|| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        }
     }
 
     /// The version this process has. 0: none.

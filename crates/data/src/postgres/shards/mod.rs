@@ -21,4 +21,5 @@ pub use plan::plan;
 pub(super) const FENCED: &str = "HF001";
 
 pub(super) use map::Map;
+pub use map::MapStatus;
 pub(super) use refresh::keep;

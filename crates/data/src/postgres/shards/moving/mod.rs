@@ -172,7 +172,7 @@ impl Mover<'_> {
         } else {
             let cluster = self.shards.clusters.get(name);
             let cluster = cluster.ok_or_else(|| MoveError::UnknownCluster(name.to_owned()))?;
-            cluster.admin_url.as_ref().unwrap_or(&cluster.primary_url)
+            cluster.admin_url.as_ref().unwrap_or(cluster.direct_url())
         };
         let options = parse(url).ok_or_else(|| MoveError::InvalidUrl(name.to_owned()))?;
         Ok((url, options))
