@@ -598,11 +598,13 @@ fn entries_that_the_operator_names_are_set_field_by_field_from_everywhere() {
 fn a_faulty_entry_is_named_and_its_secrets_are_not() {
     let said = faults(&[
         ("HOLDFAST__CLUSTERS__EAST__WEIGHT", "10"),
+        ("HOLDFAST__CLUSTERS__WEST__WEIGHT", "heavy"),
         ("HOLDFAST__CLUSTERS__EAST__URL", "mysql://canary-7f3a"),
         ("HOLDFAST__CLUSTERS__EAST__URLL", "postgres://canary-7f3a"),
     ]);
 
     assert!(said.contains("clusters.east.weight = 10"), "{said}");
+    assert!(said.contains("clusters.west.weight = \"heavy\""), "{said}");
     assert!(
         said.contains("clusters.east.urll (env HOLDFAST__CLUSTERS__EAST__URLL)"),
         "{said}"
