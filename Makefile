@@ -50,7 +50,7 @@ fmt: ## Format the code
 bench: setup ## Compare the whole stack with bare servers, side by side
 	@deploy/bench.sh
 
-setup: ## Install Postgres and Redis where they are missing
+setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer
 	@deploy/setup.sh
 
 # With one test among the targets cargo chooses the features that tests need, and `make test` compiles no crate again.

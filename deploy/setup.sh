@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the servers that devstack runs, where this machine lacks them: Postgres 15 to 18 and Redis or Valkey.
 # `make setup` calls it. Silent when nothing is missing; it never starts a server or creates a cluster.
+# Only some tests need a PgBouncer, so a machine that cannot have one is told so and set up all the same.
 set -eu
 
 # Debian, the PostgreSQL project's own packages and Homebrew keep the servers off PATH.
@@ -65,13 +66,18 @@ install_with_apt() {
     case "$1" in *redis*) $sudo systemctl disable --quiet redis-server 2>/dev/null || true ;; esac
 }
 
+finish() {
+    "$(dirname "$0")/pgbouncer.sh" || echo "setup: without PgBouncer, the tests behind a pooler will fail" >&2
+    exit 0
+}
+
 packages=$(missing postgresql redis-server)
-[ -n "$packages" ] || exit 0
+[ -n "$packages" ] || finish
 
 if command -v apt-get >/dev/null; then
     install_with_apt "$packages"
     packages=$(missing postgresql redis-server)
-    [ -z "$packages" ] && exit 0
+    [ -n "$packages" ] || finish
     echo "setup: still missing:$packages. Postgres 15 to 18 is needed; see https://wiki.postgresql.org/wiki/Apt" >&2
 elif command -v brew >/dev/null; then
     echo "setup: please run: brew install$(missing postgresql@17 redis)" >&2

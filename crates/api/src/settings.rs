@@ -58,6 +58,7 @@ impl settings::Settings for Settings {
     const SECRETS: &'static [&'static str] = &[
         "postgres.primary_url",
         "postgres.replica_urls",
+        "postgres.direct_url",
         "shards.home_admin_url",
         "shards.clusters.*.primary_url",
         "shards.clusters.*.replica_urls",
@@ -74,6 +75,7 @@ impl settings::Settings for Settings {
             self.shutdown_ladder(),
             self.shard_overlaps(),
             self.hold_age(),
+            self.direct_url(),
         ]
         .concat();
         let postgres = &self.postgres;
@@ -176,6 +178,24 @@ impl Settings {
             Fault::new(&one, problem).and(&other)
         };
         overlaps.map(fault).collect()
+    }
+
+    /// A pooler shares its sessions between clients, and a migration needs one for itself.
+    fn direct_url(&self) -> Vec<Fault> {
+        if !self.postgres.pooled {
+            return Vec::new();
+        }
+        let home = ("postgres".to_owned(), &self.postgres.direct_url);
+        let others = self.shards.clusters.iter();
+        let others = others.map(|(name, at)| (format!("shards.clusters.{name}"), &at.direct_url));
+        let missing = std::iter::once(home).chain(others);
+        let missing = missing.filter(|(_, url)| url.is_none());
+        let problem = "must be set, to the primary without the pooler: migrations need a session of their own";
+        missing
+            .map(|(section, _)| {
+                Fault::new(&format!("{section}.direct_url"), problem).and("postgres.pooled")
+            })
+            .collect()
     }
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.

@@ -201,6 +201,7 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.postgres.acquire_timeout = Duration::from_secs(4);
     settings.postgres.connect_timeout = Duration::from_secs(4);
     settings.postgres.statement_timeout = Duration::from_secs(10);
+    settings.postgres.token_wait = Duration::from_secs(4);
     settings.redis.command_timeout = Duration::from_secs(4);
     settings.sessions.passwords.wait = Duration::from_secs(20);
     settings.http.read_deadline = Duration::from_secs(20);

@@ -8,11 +8,11 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
 
 use crate::limits::between;
-use crate::postgres;
+use crate::postgres::{self, Unfit};
 
 /// Every migration, in order.
 pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
@@ -60,6 +60,11 @@ pub enum Error {
     /// The URL cannot be read.
     #[error("the URL for migrations is not the URL of a Postgres database")]
     InvalidUrl,
+    /// The URL leads to a pooler, which has no session to hold the lock of migrators.
+    #[error(
+        "the URL for migrations leads to a pooler: set postgres.direct_url to the primary itself"
+    )]
+    Pooled,
     /// The server cannot be reached.
     #[error("the database for migrations cannot be reached")]
     Connect(#[source] Option<sqlx::Error>),
@@ -118,10 +123,13 @@ pub async fn run(url: &SecretString, config: &Config) -> Result<(), Error> {
 
 /// The connection ends with the attempt, and with it the advisory lock and an unfinished transaction.
 async fn run_once(options: &PgConnectOptions, config: &Config) -> Result<(), Error> {
-    let connection = timeout(config.connect_timeout, PgConnection::connect_with(options)).await;
+    let connection = timeout(config.connect_timeout, postgres::connect(options)).await;
     let mut connection = connection
         .map_err(|_| Error::Connect(None))?
-        .map_err(|error| Error::Connect(Some(error)))?;
+        .map_err(|error| match postgres::verdict(&error) {
+            Some(Unfit::RefusesParameters) => Error::Pooled,
+            _ => Error::Connect(Some(error)),
+        })?;
     MIGRATOR
         .run_direct(None, &mut connection, false)
         .await

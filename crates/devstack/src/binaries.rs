@@ -12,8 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 const POSTGRES_FOLDER_SETTING: &str = "HOLDFAST_DEVSTACK_PG_BIN";
 const REDIS_PROGRAM_SETTING: &str = "HOLDFAST_DEVSTACK_REDIS_SERVER";
+const PGBOUNCER_PROGRAM_SETTING: &str = "HOLDFAST_DEVSTACK_PGBOUNCER";
 const POSTGRES_VERSIONS: RangeInclusive<u32> = 15..=18;
 const POSTGRES_PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_basebackup"];
+/// The first that keeps named prepared statements in transaction mode.
+const PGBOUNCER_VERSION_MIN: (u32, u32) = (1, 21);
 const REDIS_PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// The programs a stack is made of.
@@ -113,6 +116,43 @@ fn find_redis() -> Result<PathBuf> {
         .with_context(|| {
             format!("no redis-server or valkey-server found: run `make setup`, or set {REDIS_PROGRAM_SETTING}")
         })
+}
+
+/// Not part of a stack, and so looked for only by the tests that start one.
+pub(crate) fn find_pgbouncer() -> Result<PathBuf> {
+    if let Some(program) = env::var_os(PGBOUNCER_PROGRAM_SETTING).map(PathBuf::from) {
+        ensure!(
+            is_fit_pgbouncer(&program),
+            "{PGBOUNCER_PROGRAM_SETTING}={} is no PgBouncer of 1.21 or newer",
+            program.display()
+        );
+        return Ok(program);
+    }
+    let mut folders = path_folders();
+    folders.extend(["/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin"].map(PathBuf::from));
+    // Where `make setup` builds one: beside the folder of this program's profile, wherever that is.
+    let own = env::current_exe().unwrap_or_default();
+    folders.extend(own.ancestors().map(|folder| folder.join("pgbouncer")));
+    folders
+        .iter()
+        .map(|folder| folder.join("pgbouncer"))
+        .find(|program| is_fit_pgbouncer(program))
+        .with_context(|| {
+            format!("no PgBouncer of 1.21 or newer found: run `make setup`, or set {PGBOUNCER_PROGRAM_SETTING}")
+        })
+}
+
+fn is_fit_pgbouncer(program: &Path) -> bool {
+    let output = Command::new(program).arg("--version").output();
+    let printed = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    let version = || {
+        let mut numbers = printed.strip_prefix("PgBouncer ")?.split(['.', '\n']);
+        let mut number = || numbers.next()?.trim().parse::<u32>().ok();
+        Some((number()?, number()?))
+    };
+    version().is_some_and(|version| version >= PGBOUNCER_VERSION_MIN)
 }
 
 fn path_folders() -> Vec<PathBuf> {

@@ -8,7 +8,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io,
     os::unix::{
-        fs::{DirBuilderExt, chown},
+        fs::{DirBuilderExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -160,12 +160,42 @@ impl Guard {
         self.servant
     }
 
+    /// The servant's name, where the servers must not run as the stack's owner.
+    pub(crate) fn servant_name(&self) -> Result<Option<String>> {
+        let user = match self.servant.other {
+            true => User::from_uid(self.servant.uid.into())?,
+            false => None,
+        };
+        Ok(user.map(|user| user.name))
+    }
+
+    /// Written by the owner, read by the servant, closed to everybody else.
+    pub(crate) fn write(&self, path: &Path, text: &str) -> Result<()> {
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(chown(path, Some(self.servant.uid), None)?)
+    }
+
     /// Starts a server in a process group of its own; what it prints is appended to `<log>.log`.
     pub(crate) fn spawn(&self, log: &str, program: &Path, args: &[OsString]) -> Result<Process> {
+        self.start(log, self.command(program, args), program)
+    }
+
+    /// The same as the stack's owner, for a program that becomes the servant by itself: the servant could not enter a
+    /// folder of the owner's to start it.
+    pub(crate) fn spawn_as_owner(
+        &self,
+        log: &str,
+        program: &Path,
+        args: &[OsString],
+    ) -> Result<Process> {
+        self.start(log, self.command_as_owner(program, args), program)
+    }
+
+    fn start(&self, log: &str, mut command: Command, program: &Path) -> Result<Process> {
         let path = self.folder.join(log).with_extension("log");
         let output = File::options().create(true).append(true).open(&path)?;
-        let child = self
-            .command(program, args)
+        let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -219,6 +249,14 @@ impl Guard {
     /// A command run as the servant, who signs in with the watchdog. Only PATH is passed on: a `PGPORT` or `LANG` of
     /// the developer's shell must not reach the servers.
     fn command(&self, program: &Path, args: &[OsString]) -> Command {
+        let mut command = self.command_as_owner(program, args);
+        if self.servant.other {
+            command.uid(self.servant.uid).gid(self.servant.gid);
+        }
+        command
+    }
+
+    fn command_as_owner(&self, program: &Path, args: &[OsString]) -> Command {
         let mut command = self.launcher();
         command
             .arg(program)
@@ -228,9 +266,6 @@ impl Guard {
             .env("LC_ALL", "C");
         if let Some(path) = env::var_os("PATH") {
             command.env("PATH", path);
-        }
-        if self.servant.other {
-            command.uid(self.servant.uid).gid(self.servant.gid);
         }
         command.process_group(0);
         command

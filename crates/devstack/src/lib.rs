@@ -2,6 +2,7 @@
 //! streaming standby, Redis, an upstream sandbox, and a fault proxy before each. Nothing of it outlives its owner.
 //!
 //! - A test asks [`shared()`] for the one stack of the run, and that for a database of its own.
+//! - A test of pooled connections starts a [`PgBouncer`] before its database.
 //! - A test that kills, pauses or cuts off servers starts a [`Stack`] of its own.
 //! - `devstack exec -- COMMAND` runs a command with a stack around it, `devstack up` keeps one in a terminal.
 //!
@@ -34,6 +35,7 @@ mod databases;
 mod guard;
 mod meter;
 mod network;
+mod pgbouncer;
 mod ports;
 mod postgres;
 mod process;
@@ -46,6 +48,7 @@ mod upstream;
 
 pub use databases::{Database, Template};
 pub use meter::{Meter, Traffic};
+pub use pgbouncer::{PgBouncer, PoolMode, Pooling};
 pub use postgres::Postgres;
 pub use proxy::{Direction, Fault, Proxy, Target, Toxic};
 pub use redis::Redis;

@@ -77,6 +77,11 @@ impl Process {
         self.stop().map(drop)
     }
 
+    /// Asks the server to read its settings again.
+    pub(crate) fn hang_up(&self) -> Result<()> {
+        Ok(kill(self.pid(), Signal::SIGHUP)?)
+    }
+
     pub(crate) fn resume(&self) -> Result<()> {
         for pid in self.children()? {
             let _ = kill(pid, Signal::SIGCONT);

@@ -1,4 +1,5 @@
-//! `holdfast migrate`: brings the schema of every cluster up to date, home first, and ends.
+//! `holdfast migrate`: brings the schema of every cluster up to date, home first, and ends. On the `direct_url`s, around any
+//! pooler.
 
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ pub async fn run(settings: &Settings, mut signals: Signals) -> anyhow::Result<Ex
 }
 
 async fn migrate(settings: &Settings) -> anyhow::Result<()> {
-    let home = &settings.postgres.primary_url;
+    let home = settings.postgres.direct_url();
     let others = &settings.shards.clusters;
     let others = others
         .iter()

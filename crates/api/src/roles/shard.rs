@@ -79,7 +79,7 @@ async fn act(action: &Action, settings: &Settings) -> anyhow::Result<()> {
 }
 
 async fn layout(settings: &Settings) -> anyhow::Result<Layout> {
-    shards::layout(&settings.postgres.primary_url)
+    shards::layout(settings.postgres.direct_url())
         .await
         .context("the shard map cannot be read from home")
 }

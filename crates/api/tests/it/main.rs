@@ -9,6 +9,7 @@ mod hostile;
 mod http2;
 mod openapi;
 mod plans;
+mod pooler;
 mod round_trips;
 mod service;
 mod shards;

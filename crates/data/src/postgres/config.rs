@@ -22,6 +22,16 @@ pub struct Config {
     #[serde(serialize_with = "masked_list")]
     #[garde(length(max = 16), inner(custom(is_postgres_url)))]
     pub replica_urls: Vec<SecretString>,
+    /// Whether these URLs lead to a pooler in transaction mode, such as PgBouncer. The limits of a session
+    /// (`statement_timeout`, `lock_timeout`, `idle_in_transaction_timeout`) must then be set on the role: a pooler takes
+    /// none along. The background check looks whether they are, and logs the statement that sets what is missing.
+    #[garde(skip)]
+    pub pooled: bool,
+    /// URL of the primary without a pooler between, for what needs a session of its own, such as migrations. Needed where
+    /// `pooled` is true; otherwise `primary_url` serves.
+    #[serde(serialize_with = "masked_option")]
+    #[garde(inner(custom(is_postgres_url)))]
+    pub direct_url: Option<SecretString>,
     /// Connections this process opens to the primary at most.
     #[garde(range(min = 1, max = 1000))]
     pub primary_connections_max: usize,
@@ -123,6 +133,8 @@ impl Default for Config {
         Self {
             primary_url: SecretString::from("postgres://holdfast:holdfast@127.0.0.1:5432/holdfast"),
             replica_urls: Vec::new(),
+            pooled: false,
+            direct_url: None,
             primary_connections_max: 16,
             replica_connections_max: 16,
             fallback_reads_max: 12,
@@ -146,6 +158,13 @@ impl Default for Config {
             token_ttl: Duration::from_secs(30),
             token_wait: Duration::from_millis(10),
         }
+    }
+}
+
+impl Config {
+    /// The URL of the primary for what needs a session of its own.
+    pub fn direct_url(&self) -> &SecretString {
+        self.direct_url.as_ref().unwrap_or(&self.primary_url)
     }
 }
 
@@ -231,6 +250,7 @@ mod tests {
         let config = Config {
             replica_urls: vec![SecretString::from("postgres://user:hunter2@host/db")],
             primary_url: SecretString::from("postgres://user:hunter2@host/db"),
+            direct_url: Some(SecretString::from("postgres://user:hunter2@host/db")),
             ..Config::default()
         };
 

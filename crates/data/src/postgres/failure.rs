@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::node::Role;
+use super::pooler;
 use super::shards::FENCED;
 use crate::Error;
 
@@ -163,6 +164,15 @@ fn constraint_name(error: &sqlx::Error) -> String {
     name.unwrap_or("unnamed").to_owned()
 }
 
+/// Whether a migration has changed the type of a prepared statement's result.
+pub(super) fn is_stale_plan(failure: &Failure) -> bool {
+    let error = failure
+        .source
+        .as_ref()
+        .and_then(sqlx::Error::as_database_error);
+    error.is_some_and(|error| error.code().as_deref() == Some("0A000") && is_refused_plan(error))
+}
+
 /// Sorts an error by its SQLSTATE (PostgreSQL documentation, appendix A).
 fn classify(error: &sqlx::Error) -> Cause {
     let error = match error {
@@ -178,23 +188,28 @@ fn classify(error: &sqlx::Error) -> Cause {
         "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" | "53300" => {
             Cause::Lost
         }
+        // Gone from the server's session: somebody deallocated it, or a pooler has changed the session. Nothing was run.
+        "26000" => Cause::Lost,
         "25006" => Cause::ReadOnly,
         FENCED => Cause::Moved,
         // A migration changed the type of a prepared statement's result; a new connection prepares it afresh.
-        "0A000" if is_stale_plan(error.as_ref()) => Cause::Lost,
+        "0A000" if is_refused_plan(error.as_ref()) => Cause::Lost,
         code if code.starts_with("08") => Cause::Lost,
         code if code.starts_with("23") => Cause::Constraint,
         _ => Cause::Statement,
     }
 }
 
-fn is_stale_plan(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
+fn is_refused_plan(error: &(dyn sqlx::error::DatabaseError + 'static)) -> bool {
     let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>();
     error.and_then(|error| error.routine()) == Some("RevalidateCachedQuery")
 }
 
 /// What may be shown of an error to people without access to the database: no message, as it may quote data.
 pub(super) fn summary(error: &sqlx::Error) -> String {
+    if let Some(unfit) = pooler::verdict(error) {
+        return unfit.to_string();
+    }
     match error {
         sqlx::Error::Database(error) => format!("SQLSTATE {}", error.code().unwrap_or_default()),
         sqlx::Error::Io(error) => error.kind().to_string(),

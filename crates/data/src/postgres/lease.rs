@@ -5,7 +5,7 @@ use std::sync::Arc;
 use deadpool::managed::Object;
 use tokio::time::Instant;
 
-use super::failure::{Cause, Failure};
+use super::failure::{Cause, Failure, is_stale_plan};
 use super::limit::Limit;
 use super::log::Point;
 use super::node::Node;
@@ -82,7 +82,12 @@ impl Lease {
                 self.node.succeeded();
             }
             Err(failure) if failure.cause.spares_the_connection() => self.state = before,
-            Err(failure) => self.break_with(failure.cause),
+            Err(failure) => {
+                if is_stale_plan(failure) {
+                    self.leave_in_transaction(limit).await;
+                }
+                self.break_with(failure.cause);
+            }
         }
         answer
     }
@@ -112,6 +117,16 @@ impl Lease {
             self.state = State::Clean;
         }
         outcome
+    }
+
+    /// A new connection makes a stale plan anew, but a pooler keeps it with the server's connection for all its clients. It
+    /// closes one that was left in a transaction.
+    async fn leave_in_transaction(&mut self, limit: Limit) {
+        if let Some(connection) = self.connection.as_mut() {
+            let begin = async { Ok(Plain("begin").run(&mut connection.inner).await?) };
+            // Without success the plan fails once more, no worse than before.
+            let _: Result<(), Failure> = limit.bound(begin).await;
+        }
     }
 
     fn break_with(&mut self, cause: Cause) {

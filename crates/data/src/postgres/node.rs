@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode, TimeoutType, Timeouts};
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -19,6 +18,7 @@ use super::lease::Lease;
 use super::limit::Limit;
 use super::metrics::{Instruments, NodeInstruments};
 use super::pool::{Connection, Opener, Pool, session_options};
+use super::pooler::{self, Standing};
 use super::progress::Progress;
 use super::rows::Exchange;
 
@@ -62,6 +62,8 @@ pub(super) struct Node {
     pool: ArcSwap<Pool>,
     options: PgConnectOptions,
     config: Config,
+    /// Whether it can be used through whatever stands before it.
+    standing: Arc<Standing>,
     /// Connections given back so far: a pool in use whose count stands still is stuck.
     returned: AtomicU64,
     /// Turns to open a connection.
@@ -80,7 +82,9 @@ impl Node {
         metrics: &Instruments,
     ) -> Arc<Self> {
         let options = session_options(url, config, role == Role::Replica);
-        let pool = new_pool(role, options.clone(), config);
+        let standing = Arc::new(Standing::default());
+        let opener = Opener::new(options.clone(), config, standing.clone());
+        let pool = new_pool(role, opener, config);
         let metrics = metrics.node(&name, role);
         Arc::new(Self {
             name,
@@ -91,6 +95,7 @@ impl Node {
             pool: ArcSwap::from_pointee(pool),
             options,
             config: config.clone(),
+            standing,
             returned: AtomicU64::new(0),
             openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
             tasks: TaskTracker::new(),
@@ -261,10 +266,15 @@ impl Node {
         self.pool.load().manager().is_current(connection)
     }
 
-    /// Opens a connection outside the pool, for the background check.
+    /// Opens a connection outside the pool, for the background check, and looks at the pooler that it leads through, if any.
     pub(super) async fn open_for_check(&self) -> Result<PgConnection, sqlx::Error> {
         let options = self.options.clone().application_name("holdfast-check");
-        Box::pin(PgConnection::connect_with(&options)).await
+        let found = pooler::open_and_probe(&options, &self.config).await;
+        let missing = found.as_ref().map(|(_, missing)| missing.as_slice());
+        if self.standing.note(&self.name, missing) {
+            self.take_out("unfit");
+        }
+        found.map(|(connection, _)| connection)
     }
 
     pub(super) fn status(&self) -> deadpool::Status {
@@ -291,7 +301,8 @@ impl Node {
 
     /// Begins a new pool. Connections of the old one that turn up after all are closed.
     pub(super) fn replace_pool(&self) {
-        let pool = new_pool(self.role, self.options.clone(), &self.config);
+        let opener = Opener::new(self.options.clone(), &self.config, self.standing.clone());
+        let pool = new_pool(self.role, opener, &self.config);
         self.pool.store(Arc::new(pool));
         self.metrics.pool_replaced();
         tracing::error!(
@@ -301,7 +312,7 @@ impl Node {
     }
 }
 
-fn new_pool(role: Role, options: PgConnectOptions, config: &Config) -> Pool {
+fn new_pool(role: Role, opener: Opener, config: &Config) -> Pool {
     let connections_max = match role {
         Role::Primary => config.primary_connections_max,
         Role::Replica => config.replica_connections_max,
@@ -316,7 +327,7 @@ fn new_pool(role: Role, options: PgConnectOptions, config: &Config) -> Pool {
         // The last one returned is taken first, so that a quiet pool grows idle ones old enough to be closed.
         queue_mode: QueueMode::Lifo,
     };
-    Pool::builder(Opener::new(options, config))
+    Pool::builder(opener)
         .config(limits)
         .runtime(deadpool::Runtime::Tokio1)
         .build()

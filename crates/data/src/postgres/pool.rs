@@ -1,15 +1,17 @@
 //! How connections are opened and when a pooled one is too old to be handed out. No pings: a dead connection shows itself
 //! at its first use, and then all of its generation are retired.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection as _};
 use tokio::time::Instant;
 
 use super::config::Config;
+use super::pooler::{self, Standing};
 
 pub(super) type Pool = managed::Pool<Opener>;
 
@@ -29,15 +31,18 @@ pub(super) struct Opener {
     generation: AtomicU64,
     idle_timeout: Duration,
     lifetime_max: Duration,
+    /// Whether the node can be used through whatever stands before it.
+    standing: Arc<Standing>,
 }
 
 impl Opener {
-    pub(super) fn new(options: PgConnectOptions, config: &Config) -> Self {
+    pub(super) fn new(options: PgConnectOptions, config: &Config, standing: Arc<Standing>) -> Self {
         Self {
             options,
             generation: AtomicU64::new(0),
             idle_timeout: config.idle_timeout,
             lifetime_max: config.lifetime_max,
+            standing,
         }
     }
 
@@ -74,9 +79,8 @@ impl managed::Manager for Opener {
     async fn create(&self) -> Result<Connection, sqlx::Error> {
         // Read first: an incident while the connection is being opened concerns it too.
         let generation = self.generation.load(Ordering::Relaxed);
-        // A login is a hundred kilobytes of state, which every checkout would otherwise carry along for the case that one
-        // is needed.
-        let inner = Box::pin(PgConnection::connect_with(&self.options)).await?;
+        self.standing.expect_fit()?;
+        let inner = pooler::connect(&self.options).await?;
         let lifetime = self.lifetime_max.mul_f64(1.0 - fastrand::f64() / 5.0);
         Ok(Connection {
             inner,
@@ -105,20 +109,18 @@ pub(super) fn session_options(
     config: &Config,
     read_only: bool,
 ) -> PgConnectOptions {
-    let ms = |duration: Duration| format!("{}ms", duration.as_millis());
     let options = url
         .application_name("holdfast")
         .statement_cache_capacity(config.statement_cache_max)
-        .disable_statement_logging()
-        .options([
-            ("statement_timeout", ms(config.statement_timeout)),
-            ("lock_timeout", ms(config.lock_timeout)),
-            (
-                "idle_in_transaction_session_timeout",
-                ms(config.idle_in_transaction_timeout),
-            ),
-            ("client_connection_check_interval", "500ms".to_owned()),
-        ]);
+        .disable_statement_logging();
+    if config.pooled {
+        // PgBouncer refuses what it would have to carry from one server connection to the next. Postgres has printed
+        // floats exactly without being asked since version 12.
+        return options.extra_float_digits(None);
+    }
+    let limits = pooler::limits(config);
+    let options =
+        options.options(limits.map(|(name, limit)| (name, format!("{}ms", limit.as_millis()))));
     if read_only {
         options.options([("default_transaction_read_only", "on")])
     } else {

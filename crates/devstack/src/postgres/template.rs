@@ -131,7 +131,7 @@ async fn prepare(guard: &Guard, binaries: &PostgresBinaries, name: &str) -> Resu
     fs::create_dir(&folder)?;
     chown(&folder, Some(guard.servant().uid), None)?;
     let data = folder.join("data");
-    write(guard, &password_file(&folder), &random_password()?)?;
+    guard.write(&password_file(&folder), &random_password()?)?;
     let pwfile = password_file(&folder);
     let args: [OsString; 11] = [
         "--no-sync".into(),
@@ -164,13 +164,12 @@ async fn bootstrap_cluster(
     statistics: bool,
 ) -> Result<()> {
     let preload = if statistics { STATEMENT_STATISTICS } else { "" };
-    write(
-        guard,
+    guard.write(
         &data.join("postgresql.conf"),
         &format!("{SETTINGS}{preload}"),
     )?;
     let sql = guard.folder().join("bootstrap.sql");
-    write(guard, &sql, &bootstrap(statistics))?;
+    guard.write(&sql, &bootstrap(statistics))?;
     let args: [OsString; 4] = [
         "--single".into(),
         "-D".into(),
@@ -192,15 +191,6 @@ fn bootstrap(statistics: bool) -> String {
     format!(
         "{extension}create role {APP} login createdb password '{APP}';\ncreate database {APP} owner {APP};\n"
     )
-}
-
-/// Written by the owner, read by the servant, closed to everybody else.
-fn write(guard: &Guard, path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-
-    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(chown(path, Some(guard.servant().uid), None)?)
 }
 
 /// Another process may be keeping the same template just now; the rename lets one of them win.

@@ -5,6 +5,7 @@ mod databases;
 mod endings;
 mod faults;
 mod http;
+mod pgbouncer;
 mod servers;
 mod standbys;
 

@@ -45,7 +45,7 @@ pub async fn run(args: &Args, loaded: &Loaded<Settings>) -> anyhow::Result<ExitC
         );
     }
     let settings = &loaded.settings;
-    let url = settings.postgres.primary_url.expose_secret();
+    let url = settings.postgres.direct_url().expose_secret();
     let mut connection = PgConnection::connect(url)
         .await
         .context("cannot connect to the primary")?;

@@ -49,6 +49,9 @@ impl Metered {
         settings.extend([
             // What was read once stays in the process for as long as the test runs.
             ("HOLDFAST__CACHE__LOCAL_TTL", "1h"),
+            // A replica that takes a moment longer is waited for, and the primary not asked.
+            ("HOLDFAST__POSTGRES__REPLICA_TIMEOUT", "900ms"),
+            ("HOLDFAST__POSTGRES__TOKEN_WAIT", "800ms"),
             // With one thread it cannot depend on luck whether what is sent at once leaves at once.
             ("TOKIO_WORKER_THREADS", "1"),
         ]);

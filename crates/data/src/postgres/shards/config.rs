@@ -24,7 +24,7 @@ pub struct Config {
     /// Clusters by name, 1 to 64 of a-z, 0-9 and -. None: every row is at home, and there is no map.
     #[garde(dive, custom(are_names))]
     pub clusters: BTreeMap<String, ClusterConfig>,
-    /// Home's URL for `holdfast shard move`, as `admin_url` of the other clusters. None: `postgres.primary_url`.
+    /// Home's URL for `holdfast shard move`, as `admin_url` of the other clusters. None: `postgres.direct_url`.
     #[serde(serialize_with = "masked_option")]
     #[garde(inner(custom(is_postgres_url)))]
     pub home_admin_url: Option<SecretString>,

@@ -7,6 +7,7 @@ mod load;
 mod migrations;
 mod moves;
 mod pool;
+mod pooler;
 mod replicas;
 mod rig;
 mod round_trips;

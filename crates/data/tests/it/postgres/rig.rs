@@ -32,11 +32,11 @@ impl Rig {
 
     /// On a stack of the test's own.
     pub async fn on(services: &Services, adjust: impl FnOnce(&mut Config)) -> Self {
-        let migrate = |url: String| async move {
-            data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
-        };
-        let template = services.template("data", migrate).await.unwrap();
-        let database = services.database_from(&template).await.unwrap();
+        Self::over(migrated(services).await, adjust)
+    }
+
+    /// Over a database of the test's own.
+    pub fn over(database: Database, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             primary_url: SecretString::from(database.primary_url.as_str()),
             replica_urls: vec![SecretString::from(database.replica_url.as_str())],
@@ -98,6 +98,15 @@ impl Rig {
             .find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or_default()
     }
+}
+
+/// A migrated database.
+pub async fn migrated(services: &Services) -> Database {
+    let migrate = |url: String| async move {
+        data::migrate::run(&SecretString::from(url), &data::migrate::Config::default()).await
+    };
+    let template = services.template("data", migrate).await.unwrap();
+    services.database_from(&template).await.unwrap()
 }
 
 /// The deadline of an ordinary request.

@@ -209,7 +209,8 @@ async fn a_query_cancelled_by_replay_is_answered_by_the_primary_once() {
     until("the conflict is counted", async || {
         // A backend reports what it has counted after its next statement, at most once a second.
         rig.reader().fetch_one(in_recovery).await.unwrap();
-        rig.metric(r#"postgres_replica_conflicts_total{node="postgres-replica-0"}"#) == 1.0
+        // On a busy machine replay signals it twice, and ends the session after the query.
+        rig.metric(r#"postgres_replica_conflicts_total{node="postgres-replica-0"}"#) >= 1.0
     })
     .await;
 }

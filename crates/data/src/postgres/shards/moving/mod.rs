@@ -168,7 +168,7 @@ impl Mover<'_> {
     fn admin(&self, name: &str) -> Result<(&SecretString, PgConnectOptions), MoveError> {
         let url = if name == HOME {
             let own = self.shards.home_admin_url.as_ref();
-            own.unwrap_or(&self.postgres.primary_url)
+            own.unwrap_or(self.postgres.direct_url())
         } else {
             let cluster = self.shards.clusters.get(name);
             let cluster = cluster.ok_or_else(|| MoveError::UnknownCluster(name.to_owned()))?;
