@@ -73,8 +73,7 @@ impl settings::Settings for Settings {
         let mut faults = [
             self.timeout_ladders(),
             self.shutdown_ladder(),
-            self.shard_overlaps(),
-            self.hold_age(),
+            self.shards(),
             self.direct_url(),
         ]
         .concat();
@@ -127,6 +126,26 @@ impl Settings {
                 ("cache.removal_hold", self.cache.removal_hold),
             ]),
             ladder(&[
+                ("telemetry.export_timeout", self.telemetry.export_timeout),
+                ("telemetry.flush_timeout", self.telemetry.flush_timeout),
+            ]),
+            ladder(&[
+                ("redis.command_timeout", self.redis.command_timeout),
+                ("http.read_deadline", self.http.read_deadline),
+            ]),
+        ]
+        .concat()
+    }
+
+    /// None of it matters while there is one cluster.
+    fn shards(&self) -> Vec<Fault> {
+        if self.shards.clusters.is_empty() {
+            return Vec::new();
+        }
+        [
+            self.shard_overlaps(),
+            self.hold_age(),
+            ladder(&[
                 ("shards.map_interval", self.shards.map_interval),
                 ("shards.map_age_max", self.shards.map_age_max),
                 ("shards.move_grace", self.shards.move_grace),
@@ -136,14 +155,6 @@ impl Settings {
                 ("shards.move_pause_max", self.shards.move_pause_max),
                 ("http.write_deadline", self.http.write_deadline),
                 ("shards.move_grace", self.shards.move_grace),
-            ]),
-            ladder(&[
-                ("telemetry.export_timeout", self.telemetry.export_timeout),
-                ("telemetry.flush_timeout", self.telemetry.flush_timeout),
-            ]),
-            ladder(&[
-                ("redis.command_timeout", self.redis.command_timeout),
-                ("http.read_deadline", self.http.read_deadline),
             ]),
         ]
         .concat()

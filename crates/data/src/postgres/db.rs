@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::cluster::Cluster;
@@ -132,8 +132,10 @@ impl<P: Place> Db<P> {
     /// move is given up, so the write is tried again after a while in any case. False when the deadline has passed.
     pub(super) async fn after_move(&self, from: u32) -> bool {
         let pause = Instant::now() + MOVE_PAUSE_MAX.mul_f64(0.5 + fastrand::f64() / 2.0);
-        if let Some(map) = self.clusters.map() {
-            map.changed(from + 1, pause.min(self.deadline)).await;
+        let limit = pause.min(self.deadline);
+        match self.clusters.map() {
+            Some(map) => _ = map.changed(from + 1, limit).await,
+            None => sleep_until(limit).await,
         }
         self.clusters.home().0.metrics.moved_writes.inc();
         Instant::now() < self.deadline

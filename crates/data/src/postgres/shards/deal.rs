@@ -4,7 +4,7 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::{Bucket, Config, HOME};
+use super::{Bucket, Config, HOME, guard};
 use crate::postgres::config::parse;
 
 /// A table of sharded rows. Its primary key begins with the key they are sharded by.
@@ -87,6 +87,11 @@ pub async fn deal(
         for table in tables {
             refuse_rows(&mut tx, table).await?;
         }
+        let is_at_home = |bucket: &Bucket| dealt[bucket.index()] == HOME;
+        let guard = guard::statements(tables, &Bucket::all().filter(is_at_home).collect());
+        sqlx::raw_sql(AssertSqlSafe(guard))
+            .execute(&mut *tx)
+            .await?;
     }
     sqlx::query!(
         "insert into shard_buckets (bucket, cluster, version, changed_at)

@@ -4,6 +4,7 @@
 mod bucket;
 mod config;
 mod deal;
+mod guard;
 mod layout;
 mod map;
 mod moving;

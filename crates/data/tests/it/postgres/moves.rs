@@ -6,6 +6,7 @@ use std::time::Duration;
 use data::postgres::shards::{self, Bucket, Buckets, MoveError, Moved, Mover};
 use data::postgres::{Clusters, Consistency, Positions};
 use futures::future::join_all;
+use prometheus_client::registry::Registry;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -140,7 +141,7 @@ async fn leaves_nothing_behind(two: &Two) {
         let left: i64 = sqlx::query_scalar(
             "select (select count(*) from pg_publication) + (select count(*) from pg_subscription)
                   + (select count(*) from pg_replication_slots where slot_name like 'shard%')
-                  + (select count(*) from pg_trigger where tgname like 'shard%')
+                  + (select count(*) from pg_trigger where tgname like 'shard_move%')
                   + (select count(*) from pg_class where relname like '%shard_move\\_idx')",
         )
         .fetch_one(&mut two.admin_of(cluster).await)
@@ -194,6 +195,33 @@ async fn a_process_with_an_old_map_reads_where_the_client_has_written_and_writes
         assert_eq!(two.orders_on("east", customer).await, 3);
     });
     moved.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_knows_of_one_cluster_only_cannot_write_what_is_elsewhere() {
+    let two = Two::start("512..1023").await;
+    let unknowing = Clusters::new(
+        &two.config,
+        &shards::Config::default(),
+        &mut Registry::default(),
+    )
+    .unwrap();
+    let write = async |bucket: u16| {
+        let db = unknowing.db(Instant::now() + Duration::from_secs(1));
+        place(&db, customer(bucket))
+            .await
+            .map_err(|error| error.is_transient())
+    };
+
+    let dealt = [write(7).await.is_ok(), write(600).await.is_ok()];
+    moved(&two, (7, 7), "east").await.unwrap();
+    let moved_away = [write(6).await.is_ok(), write(7).await.is_ok()];
+    moved(&two, (7, 7), "home").await.unwrap();
+    let moved_back = write(7).await;
+
+    assert_eq!((dealt, moved_away), ([true, false], [true, false]));
+    moved_back.unwrap();
+    assert!(write(600).await.unwrap_err());
 }
 
 #[tokio::test]

@@ -87,6 +87,14 @@ pub enum MoveError {
         /// Which one.
         cluster: String,
     },
+    /// What was left from before does not end.
+    #[error("{cluster}: {step} takes too long; run the command again")]
+    Lingering {
+        /// Which one.
+        cluster: String,
+        /// What was waited for.
+        step: &'static str,
+    },
     /// Source and target differ although nothing was written.
     #[error(
         "{table} differs between {origin} ({on_origin}) and {target} ({on_target}); nothing was switched, run with --abort"

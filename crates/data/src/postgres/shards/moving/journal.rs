@@ -124,6 +124,23 @@ impl Journal {
         Ok(first)
     }
 
+    /// Everything a cluster has.
+    pub(super) async fn held_by(&mut self, cluster: &str) -> Result<Buckets, MoveError> {
+        let numbers = sqlx::query_scalar!(
+            "select bucket from shard_buckets where cluster = $1",
+            cluster
+        )
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(failed("reading the shard map"))?;
+        let numbers = numbers
+            .into_iter()
+            .filter_map(|number| u16::try_from(number).ok());
+        Ok(numbers
+            .filter_map(|number| Bucket::try_from(number).ok())
+            .collect())
+    }
+
     pub(super) async fn begin(
         &mut self,
         (first, last): (Bucket, Bucket),

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub use error::MoveError;
 
 use self::journal::{Entry, Journal, Phase};
-use self::side::{Side, connect, is_out_of_time, range};
+use self::side::{Side, WORKER, connect, is_out_of_time, range};
 use super::{Bucket, Buckets, Config, HOME, Table};
 use crate::postgres::{self, config::parse};
 
@@ -88,6 +88,8 @@ impl Mover<'_> {
         let mut sides = self
             .sides(&entry.source, &entry.target, range(&entry))
             .await?;
+        sides.source.evict().await?;
+        sides.target.evict().await?;
         let verified = match entry.phase {
             Phase::Switched => None,
             Phase::Copying => {
@@ -132,6 +134,8 @@ impl Mover<'_> {
         } = self
             .sides(&entry.source, &entry.target, range(&entry))
             .await?;
+        source.evict().await?;
+        target.evict().await?;
         source.unfence().await?;
         target.unsubscribe().await?;
         source.drop_slot().await?;
@@ -139,13 +143,14 @@ impl Mover<'_> {
         source.drop_indexes().await?;
         target.delete().await?;
         target.drop_indexes().await?;
+        target.guard(&journal.held_by(&entry.target).await?).await?;
         journal.end(&entry, "aborted").await?;
         Ok(entry.buckets())
     }
 
     async fn journal(&self) -> Result<Journal, MoveError> {
         let (_, options) = self.admin(HOME)?;
-        Journal::open(connect(HOME, options).await?).await
+        Journal::open(connect(HOME, options, "holdfast-journal").await?).await
     }
 
     async fn sides(
@@ -155,7 +160,7 @@ impl Mover<'_> {
         range: (i16, i16),
     ) -> Result<Sides, MoveError> {
         let side = async |name: &str| {
-            let connection = connect(name, self.admin(name)?.1).await?;
+            let connection = connect(name, self.admin(name)?.1, WORKER).await?;
             Ok(Side::new(name, connection, self.tables, range))
         };
         Ok(Sides {
@@ -264,6 +269,12 @@ impl Mover<'_> {
         journal: &mut Journal,
         entry: &Entry,
     ) -> Result<(i64, Duration), MoveError> {
+        let held = journal.held_by(&entry.target).await?;
+        let moving = entry.buckets();
+        sides
+            .target
+            .guard(&held.iter().chain(moving.iter()).collect())
+            .await?;
         (self.say)("holding up writes to them");
         sides.source.fence().await?;
         let start = Instant::now();
@@ -334,6 +345,7 @@ impl Mover<'_> {
         sleep(left).await;
         (self.say)("deleting the rows on the source");
         let deleted = source.delete().await?;
+        source.guard(&journal.held_by(&entry.source).await?).await?;
         source.unfence().await?;
         source.drop_indexes().await?;
         target.drop_indexes().await?;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{Bucket, Table};
+use super::super::{Bucket, Buckets, Table, guard};
 use super::error::MoveError;
 use super::journal::Entry;
 
@@ -18,6 +18,10 @@ const LOCK_TIMEOUT: &str = "200ms";
 /// How often that is tried, with a pause that lets the writers pass.
 const LOCK_ATTEMPTS_MAX: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long what a killed mover has left running may take to end, and how often that is looked at.
+const EVICTION_TIMEOUT: Duration = Duration::from_secs(20);
+const EVICTION_POLL: Duration = Duration::from_millis(20);
 
 /// So many keys' rows are deleted at a time.
 const DELETED_KEYS_MAX: u32 = 200;
@@ -58,12 +62,16 @@ pub(super) struct Facts {
     pub(super) schema_version: i64,
 }
 
+/// Who is connected to copy and compare. The journal's connection is somebody else.
+pub(super) const WORKER: &str = "holdfast-move";
+
 pub(super) async fn connect(
     name: &str,
     options: PgConnectOptions,
+    application: &str,
 ) -> Result<PgConnection, MoveError> {
     // Both sides have to show a row as the same text.
-    let options = options.application_name("holdfast-move").options([
+    let options = options.application_name(application).options([
         ("lock_timeout", "0"),
         ("statement_timeout", "0"),
         ("client_connection_check_interval", "500ms"),
@@ -131,6 +139,33 @@ impl Side {
             cluster: self.name.clone(),
             step,
             source,
+        }
+    }
+
+    /// Ends what a mover that was killed has left running here: nobody else works while the journal is locked.
+    pub(super) async fn evict(&mut self) -> Result<(), MoveError> {
+        let sql = format!(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+             where application_name = '{WORKER}' and datname = current_database() and pid <> pg_backend_pid()"
+        );
+        self.until_none("ending a mover that was killed", &sql)
+            .await
+    }
+
+    async fn until_none(&mut self, step: &'static str, sql: &str) -> Result<(), MoveError> {
+        let deadline = Instant::now() + EVICTION_TIMEOUT;
+        loop {
+            let (left,): (i64,) = self.ask(step, sql.to_owned()).await?;
+            if left == 0 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(MoveError::Lingering {
+                    cluster: self.name.clone(),
+                    step,
+                });
+            }
+            sleep(EVICTION_POLL).await;
         }
     }
 
@@ -219,12 +254,12 @@ impl Side {
 
     /// A slot that no subscription is left for: it would keep the log from being removed for ever.
     pub(super) async fn drop_slot(&mut self) -> Result<(), MoveError> {
+        // One that is still in use goes a moment later.
         let sql = format!(
-            "select count(pg_drop_replication_slot(slot_name)) from pg_replication_slots
-             where slot_name = '{NAME}' and not active"
+            "select count(case when not active then pg_drop_replication_slot(slot_name) end) + count(*)
+             from pg_replication_slots where slot_name = '{NAME}'"
         );
-        let (_,): (i64,) = self.ask("dropping the slot", sql).await?;
-        Ok(())
+        self.until_none("dropping the slot", &sql).await
     }
 
     /// Whether every table has been copied and is kept up to date.
@@ -286,6 +321,14 @@ impl Side {
             }
         }
         self.run_between_writes("letting writes pass", &sql).await
+    }
+
+    /// Has the server refuse rows of other buckets than `held`, from now on and until the next move.
+    pub(super) async fn guard(&mut self, held: &Buckets) -> Result<(), MoveError> {
+        let guard = guard::statements(self.tables, held);
+        let sql = format!("set local lock_timeout = '{LOCK_TIMEOUT}'; {guard}");
+        self.run_between_writes("guarding against other rows", &sql)
+            .await
     }
 
     /// A change of triggers waits for a lock and makes everybody behind it wait, so it waits a moment only, again and again.
