@@ -145,19 +145,29 @@ impl Settings {
         [
             self.shard_overlaps(),
             self.hold_age(),
+            self.move_grace(),
             ladder(&[
                 ("shards.map_interval", self.shards.map_interval),
                 ("shards.map_age_max", self.shards.map_age_max),
-                ("shards.move_grace", self.shards.move_grace),
             ]),
-            // A request that began with an old map must be over when the rows it would find there are deleted.
             ladder(&[
                 ("shards.move_pause_max", self.shards.move_pause_max),
                 ("http.write_deadline", self.http.write_deadline),
-                ("shards.move_grace", self.shards.move_grace),
             ]),
         ]
         .concat()
+    }
+
+    /// A request that began with an old map must be over when the rows that it would find there are deleted.
+    fn move_grace(&self) -> Vec<Fault> {
+        let needed = self.shards.map_age_max + self.http.write_deadline;
+        if needed < self.shards.move_grace {
+            return Vec::new();
+        }
+        let problem = format!("must be longer than an old map may be in use, together {needed:?}");
+        let fault = Fault::new("shards.move_grace", problem);
+        let parts = ["shards.map_age_max", "http.write_deadline"];
+        vec![parts.into_iter().fold(fault, Fault::and)]
     }
 
     /// Nobody may look what became of an order while it may still come to be: its request is over by then, and a transaction that

@@ -51,9 +51,9 @@ impl Shop {
             ("SHARDS__CLUSTERS__EAST__BUCKETS", "512..1023".to_owned()),
             ("SHARDS__HOME_ADMIN_URL", home.admin_url.clone()),
             ("SHARDS__MAP_INTERVAL", "200ms".to_owned()),
-            ("SHARDS__MAP_AGE_MAX", "6s".to_owned()),
+            ("SHARDS__MAP_AGE_MAX", "3s".to_owned()),
             ("SHARDS__MOVE_PAUSE_MAX", "8s".to_owned()),
-            ("SHARDS__MOVE_GRACE", "10s".to_owned()),
+            ("SHARDS__MOVE_GRACE", "13s".to_owned()),
             ("POSTGRES__LOCK_TIMEOUT", "5s".to_owned()),
         ];
         let own = own.map(|(key, value)| (format!("HOLDFAST__{key}"), value));
