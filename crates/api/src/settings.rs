@@ -125,6 +125,11 @@ impl Settings {
                 ("postgres.lag_max", postgres.lag_max),
                 ("cache.removal_hold", self.cache.removal_hold),
             ]),
+            // Nor may a refresh outlast the hold of a removal that it has not seen.
+            ladder(&[
+                ("cache.refresh_timeout", self.cache.refresh_timeout),
+                ("cache.removal_hold", self.cache.removal_hold),
+            ]),
             ladder(&[
                 ("telemetry.export_timeout", self.telemetry.export_timeout),
                 ("telemetry.flush_timeout", self.telemetry.flush_timeout),

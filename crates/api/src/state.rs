@@ -33,6 +33,8 @@ pub struct AppState {
     pub clusters: Clusters,
     /// The shared connection to Redis.
     pub redis: Redis,
+    /// Both levels of the cache; features have their namespaces of it.
+    pub cache: Cache,
     /// Who is signed in.
     pub sessions: Sessions,
     /// The cookie that says so.
@@ -53,12 +55,12 @@ impl AppState {
     pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
         let redis = Redis::new(&settings.redis, registry)?;
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
+        let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
         let cookie_secure = settings.sessions.cookie_secure;
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
-            clusters: Clusters::new(&settings.postgres, &settings.shards, registry)?,
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),
@@ -67,7 +69,9 @@ impl AppState {
             sessions,
             session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
-            products: ProductCache::new(&cache),
+            products: ProductCache::new(&cache, clusters.clone()),
+            clusters,
+            cache,
             redis,
         })
     }

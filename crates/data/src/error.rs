@@ -39,6 +39,9 @@ pub enum Error {
     /// Redis answered with an error that no caller expects: a bug.
     #[error("the Redis command failed")]
     Command(#[source] Arc<deadpool_redis::redis::RedisError>),
+    /// A value cannot be written as JSON, and so cannot be cached: a bug of its type.
+    #[error("the value cannot be written as JSON")]
+    Encoding(#[source] Arc<serde_json::Error>),
 }
 
 impl Error {
@@ -46,7 +49,9 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Deadline { .. } => true,
-            Self::Constraint { .. } | Self::Statement(_) | Self::Command(_) => false,
+            Self::Constraint { .. } | Self::Statement(_) | Self::Command(_) | Self::Encoding(_) => {
+                false
+            }
         }
     }
 
@@ -62,7 +67,8 @@ impl Error {
             Self::Unavailable { .. }
             | Self::Deadline { .. }
             | Self::Statement(_)
-            | Self::Command(_) => None,
+            | Self::Command(_)
+            | Self::Encoding(_) => None,
         }
     }
 }

@@ -5,18 +5,29 @@ use std::{
     fs::{self, OpenOptions},
     io::Write as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
-/// Short, so that a server that has used its share pauses for milliseconds only.
-const PERIOD_US: u32 = 20_000;
+/// A server's share of one CPU; the group that holds it to that is removed by the watchdog.
+pub struct CpuLimit(PathBuf);
 
-/// One group, removed by the watchdog.
-pub(crate) struct Group(PathBuf);
+impl CpuLimit {
+    /// How often the server gets its share anew: the kernel's usual period. In shorter ones a small share is spent on warming
+    /// up the caches of the CPU, the more so the less else runs that has the same code.
+    pub const PERIOD: Duration = Duration::from_millis(100);
 
-impl Group {
+    /// In how many periods so far the server had used its share before the end, and would have done more.
+    pub fn exhausted(&self) -> Result<u64> {
+        let text = fs::read_to_string(self.0.join("cpu.stat"))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "));
+        Ok(line.context("no count of throttled periods")?.parse()?)
+    }
+
     /// Makes a group whose processes together have `share` of one CPU. `list` is told first, so that the group is removed
     /// whatever happens.
     pub(crate) fn new(name: &str, share: f64, list: &Path) -> Result<Self> {
@@ -26,16 +37,17 @@ impl Group {
         let group = Self(parent.join(name));
         let mut list = OpenOptions::new().create(true).append(true).open(list)?;
         writeln!(list, "{}", group.0.display())?;
-        let quota_us = (f64::from(PERIOD_US) * share).round();
+        let period_us = Self::PERIOD.as_micros();
+        let quota_us = Self::PERIOD.mul_f64(share).as_micros();
         if is_v2 {
             write(&parent.join("cgroup.subtree_control"), "+cpu")?;
         }
         fs::create_dir(&group.0)
             .with_context(|| format!("create {} (it takes root)", group.0.display()))?;
         if is_v2 {
-            group.set("cpu.max", &format!("{quota_us} {PERIOD_US}"))?;
+            group.set("cpu.max", &format!("{quota_us} {period_us}"))?;
         } else {
-            group.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
+            group.set("cpu.cfs_period_us", &period_us.to_string())?;
             group.set("cpu.cfs_quota_us", &quota_us.to_string())?;
         }
         Ok(group)

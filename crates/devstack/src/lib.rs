@@ -46,6 +46,7 @@ mod shared;
 mod stack;
 mod upstream;
 
+pub use cgroup::CpuLimit;
 pub use databases::{Database, Template};
 pub use meter::{Meter, Traffic};
 pub use pgbouncer::{PgBouncer, PoolMode, Pooling};

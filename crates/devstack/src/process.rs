@@ -14,7 +14,7 @@ use nix::{
 };
 use tokio::time::Instant;
 
-use crate::cgroup::Group;
+use crate::cgroup::CpuLimit;
 
 /// How long killed processes may take to be gone.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,7 +90,7 @@ impl Process {
     }
 
     /// The server comes first, and so the children it has from then on are taken in with it.
-    pub(crate) fn join(&self, group: &Group) -> Result<()> {
+    pub(crate) fn join(&self, group: &CpuLimit) -> Result<()> {
         group.admit(self.pid())?;
         for pid in self.children()? {
             // It may have ended meanwhile.

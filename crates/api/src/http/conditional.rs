@@ -2,6 +2,7 @@
 //! what their author has not seen.
 
 use axum::{
+    body::Body,
     extract::FromRequestParts,
     response::{IntoResponse, Response},
 };
@@ -11,27 +12,31 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 
-/// A strong entity tag, quotes included.
+/// A strong entity tag, quotes included, as it is sent. A clone shares its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ETag(String);
+pub struct ETag(HeaderValue);
 
 impl ETag {
     /// The tag of a thing that counts its changes.
     pub fn version(version: i64) -> Self {
-        Self(format!("\"{version}\""))
+        Self::new(format!("\"{version}\""))
     }
 
     /// The tag of a body that has no version of its own.
     pub fn body(bytes: &[u8]) -> Self {
         let digest = Sha256::digest(bytes);
-        Self(format!(
+        Self::new(format!(
             "\"{:016x}\"",
             u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
         ))
     }
 
+    fn new(tag: String) -> Self {
+        Self(HeaderValue::try_from(tag).expect("a tag is quotes, digits and letters"))
+    }
+
     pub fn header(&self) -> HeaderValue {
-        HeaderValue::try_from(&self.0).expect("a tag is quotes, digits and letters")
+        self.0.clone()
     }
 }
 
@@ -40,7 +45,12 @@ pub struct IfNoneMatch(Vec<String>);
 
 impl IfNoneMatch {
     /// The answer in JSON, or 304 if the client holds it already. Clients and proxies may keep it as `cache_control` says.
-    pub fn respond(&self, etag: &ETag, cache_control: &'static str, body: Vec<u8>) -> Response {
+    pub fn respond(
+        &self,
+        etag: &ETag,
+        cache_control: &'static str,
+        body: impl Into<Body>,
+    ) -> Response {
         let head = [
             (header::ETAG, etag.header()),
             (
@@ -52,11 +62,12 @@ impl IfNoneMatch {
         let held = self
             .0
             .iter()
-            .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag.0);
+            .any(|tag| tag == "*" || etag.0 == tag.trim_start_matches("W/"));
         if held {
             return (StatusCode::NOT_MODIFIED, head).into_response();
         }
-        (head, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        let content_type = [(header::CONTENT_TYPE, "application/json")];
+        (head, content_type, body.into()).into_response()
     }
 }
 

@@ -270,7 +270,8 @@ impl From<data::Error> for ApiError {
             },
             data::Error::Constraint { .. }
             | data::Error::Statement(_)
-            | data::Error::Command(_) => Self::Internal(error.into()),
+            | data::Error::Command(_)
+            | data::Error::Encoding(_) => Self::Internal(error.into()),
         }
     }
 }

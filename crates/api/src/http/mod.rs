@@ -6,6 +6,7 @@ mod config;
 pub mod consistency;
 mod context;
 pub mod cookie;
+pub mod degraded;
 pub mod docs;
 pub mod drain;
 pub mod error;

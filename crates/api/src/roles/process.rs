@@ -102,6 +102,7 @@ impl Process {
     /// Closes what requests have used, then flushes telemetry, last. `cut` is how many connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
         self.stop.cancel();
+        self.state.cache.end().await;
         if cut > 0 {
             tracing::error!(connections = cut, "ended with responses unfinished");
         } else {

@@ -156,6 +156,30 @@ async fn a_token_works_without_redis() {
     }
 }
 
+/// The order took its stock; what a process loads from the standby for its cache was read before.
+#[tokio::test]
+async fn a_client_that_has_written_is_not_served_from_the_cache() {
+    let pair = Pair::start().await;
+    let page = get(pair.here.public, "/v1/products?limit=1").await.json();
+    let (id, stock) = (&page["items"][0]["id"], &page["items"][0]["stock"]);
+    let order = json!({ "lines": [{ "product_id": id, "quantity": 1 }] });
+
+    let headers = borrowed(&pair.staff);
+    let placed = call(pair.here.public, "POST /v1/orders", &headers, Some(&order)).await;
+    let token = token(&placed);
+    let path = format!("GET /v1/products/{}", id.as_str().unwrap());
+    let shown = async |service: &Service, headers: &[(&str, &str)]| {
+        let product = call(service.public, &path, headers, None).await;
+        product.json()["stock"].clone()
+    };
+
+    for service in [&pair.here, &pair.there] {
+        assert_eq!(shown(service, &[]).await, *stock);
+        let seen = shown(service, &[("Consistency-Token", &token)]).await;
+        assert_eq!(seen, stock.as_i64().unwrap() - 1);
+    }
+}
+
 /// A phone does not have the cookies of the laptop, but it may have its session.
 #[tokio::test]
 async fn a_session_remembers_what_it_wrote_for_clients_without_a_token() {

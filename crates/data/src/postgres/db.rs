@@ -118,6 +118,11 @@ impl<P: Place> Db<P> {
         self.deadline
     }
 
+    /// Whether its reads have to see something in particular, such as an earlier write. What a cache holds may be older.
+    pub fn is_bound(&self) -> bool {
+        self.consistency.is_bound()
+    }
+
     /// For writes.
     pub fn write(&self) -> Writer<P> {
         Writer { db: self.clone() }

@@ -13,6 +13,7 @@ use crate::limits::between;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. A secret, because it may hold a password.
+    /// The server is Redis 7 or newer, or Valkey: it must speak RESP3 and take NX and GET in one SET.
     #[serde(serialize_with = "masked")]
     #[garde(custom(is_redis_url))]
     pub url: SecretString,

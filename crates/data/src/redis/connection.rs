@@ -29,9 +29,11 @@ pub(super) struct Connection {
     row: Arc<Row>,
 }
 
-/// Failures in a row.
+/// Failures in a row. There is one per connection, so it also says which one somebody means.
 #[derive(Default)]
-struct Row {
+pub(super) struct Row {
+    /// Whether the other side has closed the connection, which may be heard before it is in use.
+    closed: AtomicBool,
     /// Whether there are any, so that an answered command need not take the lock.
     begun: AtomicBool,
     counted: Mutex<Counted>,
@@ -44,19 +46,16 @@ struct Counted {
 }
 
 impl Connection {
-    pub(super) fn new(handle: MultiplexedConnection) -> Self {
-        Self {
-            handle,
-            row: Arc::default(),
-        }
+    pub(super) fn new(handle: MultiplexedConnection, row: Arc<Row>) -> Self {
+        Self { handle, row }
     }
 
     pub(super) fn handle(&self) -> MultiplexedConnection {
         self.handle.clone()
     }
 
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.row, &other.row)
+    pub(super) fn row(&self) -> &Arc<Row> {
+        &self.row
     }
 
     /// Ends a row of failures.
@@ -75,6 +74,7 @@ impl Connection {
         failures_max: u32,
     ) -> bool {
         match failure {
+            Failure::Closed => true,
             Failure::Answer(error) if error.is_unrecoverable_error() || is_read_only(error) => true,
             Failure::Answer(error) if !is_away(error) => {
                 self.answered();
@@ -105,8 +105,20 @@ impl Connection {
     }
 }
 
+impl Row {
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+}
+
 /// Why a command has no result.
 pub(super) enum Failure {
+    /// The other side closed the connection while nothing was asked, or before it answered.
+    Closed,
     /// Redis answered with an error, or the connection broke.
     Answer(RedisError),
     /// No answer within the command timeout.
@@ -119,12 +131,14 @@ impl Failure {
         match self {
             Self::Answer(error) if error.is_connection_refusal() => "connection refused".to_owned(),
             Self::Answer(error) => error.category().to_owned(),
+            Self::Closed => "connection closed".to_owned(),
             Self::Silence => "no answer in time".to_owned(),
         }
     }
 
     pub(super) fn into_error(self) -> Error {
         match self {
+            Self::Closed => unavailable(None),
             Self::Silence => unavailable(Some(Arc::new(io::Error::from(io::ErrorKind::TimedOut)))),
             Self::Answer(error) if is_away(&error) || is_busy(&error) => {
                 unavailable(Some(Arc::new(error)))

@@ -2,17 +2,24 @@
 //!
 //! While Redis is away callers are refused at once: nothing queues for a connection, and no caller connects.
 //! One task, `Redis::watch`, connects, checks and replaces the connection; without it Redis stays away.
+//!
+//! It speaks RESP3, in which the server may send on its own, so what other processes publish comes over the same
+//! connection: one thing to connect, to check and to lose, and a message keeps its place among the answers. A connection
+//! for subscriptions alone would need checks of its own to notice that its peer fell silent.
 
 mod config;
 mod connection;
 mod metrics;
+mod push;
 mod watch;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{Client, Cmd, FromRedisValue, RedisResult};
+use deadpool_redis::redis::{
+    Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisResult,
+};
 use prometheus_client::registry::Registry;
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +27,8 @@ use tokio::time::{Instant, timeout_at};
 pub use self::config::Config;
 use self::connection::{Connection, Failure};
 use self::metrics::{Metrics, Outcome};
+pub(crate) use self::push::Listener;
+use self::push::Subscription;
 use crate::Error;
 
 /// The name of this dependency in errors, metrics and readiness.
@@ -50,6 +59,8 @@ struct Shared {
     config: Config,
     /// The connection in use; `None` closes the gate for callers and wakes the watch task.
     connection: tokio::sync::watch::Sender<Option<Connection>>,
+    /// Who hears which channel, on this connection and on each that replaces it.
+    listeners: tokio::sync::watch::Sender<Vec<Subscription>>,
     last_check: Mutex<LastCheck>,
     metrics: Metrics,
 }
@@ -66,11 +77,12 @@ impl Redis {
     /// # Errors
     /// [`InvalidUrl`], which a validated `Config` never gives.
     pub fn new(config: &Config, registry: &mut Registry) -> Result<Self, InvalidUrl> {
-        let client = Client::open(config.url.expose_secret()).map_err(|_| InvalidUrl)?;
+        let client = Client::open(connection_info(config)?).map_err(|_| InvalidUrl)?;
         Ok(Self(Arc::new(Shared {
             client,
             config: config.clone(),
             connection: tokio::sync::watch::Sender::new(None),
+            listeners: tokio::sync::watch::Sender::new(Vec::new()),
             last_check: Mutex::default(),
             metrics: Metrics::new(registry),
         })))
@@ -171,8 +183,15 @@ impl Redis {
     /// Counts the failure against the connection it happened on, and abandons that one when it is lost.
     fn failed(&self, connection: &Connection, sent_at: Instant, failure: Failure) -> Error {
         if connection.is_lost_after(&failure, sent_at, self.0.config.failures_max) {
-            self.abandon(connection, &failure);
+            self.abandon(connection.row(), &failure);
         }
         failure.into_error()
     }
+}
+
+fn connection_info(config: &Config) -> Result<ConnectionInfo, InvalidUrl> {
+    let info = config.url.expose_secret().into_connection_info();
+    let info = info.map_err(|_| InvalidUrl)?;
+    let settings = info.redis_settings().clone();
+    Ok(info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3)))
 }

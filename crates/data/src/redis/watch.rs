@@ -2,14 +2,15 @@
 //!
 //! Callers never connect, so a Redis that comes back meets one attempt per process, paced and jittered.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_redis::redis::{AsyncConnectionConfig, RedisError, cmd};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Failure};
+use super::connection::{Connection, Failure, Row};
+use super::push::Pushes;
 use super::{LastCheck, Redis};
 use crate::jitter;
 
@@ -37,9 +38,11 @@ impl Redis {
 
     async fn connect(&self) -> Result<(), Failure> {
         // Both limits are set around the whole attempt instead, so that no step is left out.
+        let row: Arc<Row> = Arc::default();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
+            .set_push_sender(Pushes::new(&self.0, &row))
             .set_concurrency_limit(self.0.config.in_flight_max)
             .set_pipeline_buffer_size(self.0.config.in_flight_max);
         let attempt = async {
@@ -59,22 +62,32 @@ impl Redis {
         self.record_check(None);
         self.0
             .connection
-            .send_replace(Some(Connection::new(handle)));
+            .send_replace(Some(Connection::new(handle, Arc::clone(&row))));
         self.0.metrics.set_up(true);
         tracing::info!("connected to Redis");
+        if row.is_closed() {
+            self.abandon(&row, &Failure::Closed);
+        }
         Ok(())
     }
 
     /// PINGs until the connection is lost; returns whether it answered at least once.
     async fn check_until_lost(&self) -> bool {
         let mut connection = self.0.connection.subscribe();
+        let mut listeners = self.0.listeners.subscribe();
         let mut answered = false;
+        self.subscribe_all().await;
         loop {
-            tokio::select! {
+            let has_listener = tokio::select! {
                 _ = connection.wait_for(Option::is_none) => return answered,
-                () = sleep(self.0.config.check_interval) => {}
+                Ok(()) = listeners.changed() => true,
+                () = sleep(self.0.config.check_interval) => false,
+            };
+            if has_listener {
+                self.subscribe_all().await;
+            } else {
+                answered |= self.check().await;
             }
-            answered |= self.check().await;
         }
     }
 
@@ -93,17 +106,18 @@ impl Redis {
 
     /// Closes the gate unless the connection was replaced meanwhile. Dropping the last handle closes the socket,
     /// so a black hole is left behind and not waited for.
-    pub(super) fn abandon(&self, lost: &Connection, failure: &Failure) {
+    pub(super) fn abandon(&self, lost: &Arc<Row>, failure: &Failure) {
         let closed = self.0.connection.send_if_modified(|current| {
             let is_current = current
                 .as_ref()
-                .is_some_and(|current| current.is_same(lost));
+                .is_some_and(|current| Arc::ptr_eq(current.row(), lost));
             if is_current {
                 *current = None;
             }
             is_current
         });
         if closed {
+            self.tell_lost();
             self.0.metrics.set_up(false);
             self.record_check(Some(failure));
             tracing::warn!(error = failure.summary(), "lost Redis");

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{APP, SUPERUSER};
 use crate::{
-    binaries::PostgresBinaries, cgroup::Group, guard::Guard, process::Process, proxy::Proxy,
+    binaries::PostgresBinaries, cgroup::CpuLimit, guard::Guard, process::Process, proxy::Proxy,
     services::postgres_url,
 };
 
@@ -104,12 +104,14 @@ impl Postgres {
 
     /// From now on the server and its backends together have this share of one CPU: 0.12 is 12 %. Once for each server,
     /// until it is killed. Needs root and the kernel's control groups.
-    pub async fn limit_cpu(&self, share: f64) -> Result<()> {
+    pub async fn limit_cpu(&self, share: f64) -> Result<CpuLimit> {
         let process = self.process.lock().await;
         let process = process.as_ref().with_context(|| self.not_running())?;
         let stack = self.guard.folder().file_name().unwrap_or_default();
         let name = format!("{}-{}", stack.display(), self.name);
-        process.join(&Group::new(&name, share, &self.guard.groups())?)
+        let limit = CpuLimit::new(&name, share, &self.guard.groups())?;
+        process.join(&limit)?;
+        Ok(limit)
     }
 
     /// Starts a killed server again, on the same port and data, and waits until it accepts connections.

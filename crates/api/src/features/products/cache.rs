@@ -1,47 +1,81 @@
-//! Products by id, as every process keeps them close.
+//! Products by id, as every process keeps them close: with the bytes and the tag they are served with.
 
-use std::{sync::Arc, time::Duration};
-
-use data::cache::{Cache, Namespace};
-use futures::future::join_all;
+use data::{
+    cache::{Cache, Cached, Namespace, Source},
+    postgres::Clusters,
+};
+use serde::{Deserialize, Serialize, Serializer};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{model::Product, store};
-use crate::http::Db;
+use crate::http::{Db, conditional::ETag};
 
 /// The products that were read last.
 #[derive(Clone)]
-pub struct ProductCache(Namespace<Product>);
+pub struct ProductCache(Namespace<Catalogue>);
 
 /// Raise it when [`Product`] changes its shape.
 const VERSION: u32 = 1;
 
-/// How long Redis keeps a product that nobody changes.
-const TTL: Duration = Duration::from_secs(60);
-
 impl ProductCache {
-    pub fn new(cache: &Cache) -> Self {
-        Self(cache.namespace("products", VERSION, TTL))
+    pub fn new(cache: &Cache, clusters: Clusters) -> Self {
+        Self(cache.namespace("products", VERSION, cache.lifetime(), Catalogue(clusters)))
     }
 
-    /// The product from the nearest place that has it.
-    pub async fn find(&self, db: &Db, id: Uuid) -> Result<Option<Arc<Product>>, data::Error> {
-        let reader = db.read();
-        self.0
-            .get_or_load(&id.to_string(), db.deadline(), || store::find(&reader, id))
-            .await
+    /// The product from the nearest place that has it. For a client that has just written, that is the database: what others
+    /// have loaded meanwhile may be from before.
+    pub async fn find(&self, db: &Db, id: Uuid) -> Result<Option<Cached<Prepared>>, data::Error> {
+        if !db.is_bound() {
+            return self.0.get(&id, db.deadline()).await;
+        }
+        let product = store::find(&db.read(), id).await?;
+        let around = |product| self.0.around(&id, Prepared::from(product));
+        product.map(around).transpose()
     }
 
     /// Keeps what was just written.
     pub async fn put(&self, db: &Db, product: &Product) {
-        self.0
-            .put(&product.id.to_string(), product.clone(), db.deadline())
-            .await;
+        let prepared = Prepared::from(product.clone());
+        self.0.put(&product.id, prepared, db.deadline()).await;
     }
 
     /// Forgets products that many write at once, as orders do: the last value put would be anyone's.
     pub async fn forget(&self, db: &Db, ids: impl IntoIterator<Item = Uuid>) {
-        let forget = async |id: Uuid| self.0.remove(&id.to_string(), db.deadline()).await;
-        join_all(ids.into_iter().map(forget)).await;
+        self.0.remove_all(ids, db.deadline()).await;
+    }
+}
+
+/// A product and its tag, made once for all who are served it. In JSON it is the product.
+#[derive(Deserialize)]
+#[serde(from = "Product")]
+pub struct Prepared {
+    pub product: Product,
+    pub etag: ETag,
+}
+
+impl From<Product> for Prepared {
+    fn from(product: Product) -> Self {
+        let etag = product.etag();
+        Self { product, etag }
+    }
+}
+
+impl Serialize for Prepared {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.product.serialize(serializer)
+    }
+}
+
+/// The table of products.
+struct Catalogue(Clusters);
+
+impl Source for Catalogue {
+    type Key = Uuid;
+    type Value = Prepared;
+
+    async fn load(&self, id: &Uuid, deadline: Instant) -> Result<Option<Prepared>, data::Error> {
+        let product = store::find(&self.0.db(deadline).read(), *id).await?;
+        Ok(product.map(Prepared::from))
     }
 }

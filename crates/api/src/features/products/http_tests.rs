@@ -243,6 +243,26 @@ async fn a_product_that_was_just_read_is_not_read_from_the_database_again() {
 }
 
 #[tokio::test]
+async fn a_product_is_the_same_whether_or_not_all_its_fields_are_named() {
+    let app = TestApp::start().await;
+    let staff = app.staff().await;
+    let new = staff.post("/v1/products", &thing("Cup", "cups", 100)).await;
+    let path = new.header(header::LOCATION);
+
+    let whole = app.anonymous().get(path).await;
+    let fields = "id,sku,name,description,category,price_cents,stock,version,created_at,updated_at";
+    let named = app
+        .anonymous()
+        .get(&format!("{path}?fields={fields}"))
+        .await;
+
+    assert_eq!(whole.body, named.body);
+    assert_eq!(whole.body, new.body);
+    assert_eq!(whole.header(header::ETAG), named.header(header::ETAG));
+    assert_eq!(whole.header("degraded"), "");
+}
+
+#[tokio::test]
 async fn an_id_that_names_nothing_is_not_found() {
     let app = TestApp::start().await;
 

@@ -23,6 +23,7 @@ use crate::{
     http::{
         ApiError, ApiResult, Body, Db, Path, Query,
         conditional::{self, ETag, IfNoneMatch, Versions},
+        degraded,
         page::Page,
         session::Staff,
     },
@@ -64,7 +65,9 @@ async fn list_products(
 
 /// One product, possibly a few seconds old.
 #[utoipa::path(get, path = "/{id}", tag = "products", params(("id" = Uuid, Path), ProductFields),
-    responses((status = 200, body = Product), (status = 304), (status = 400), (status = 404)))]
+    responses((status = 200, body = Product, headers(("degraded" = Option<String>,
+        description = "`stale`: older than usual, because it cannot be read now"))),
+        (status = 304), (status = 400), (status = 404)))]
 async fn get_product(
     State(cache): State<ProductCache>,
     db: Db,
@@ -72,10 +75,17 @@ async fn get_product(
     Query(shown): Query<ProductFields>,
     if_none_match: IfNoneMatch,
 ) -> ApiResult<Response> {
-    let product = cache.find(&db, id).await?.ok_or(ApiError::NotFound)?;
+    let found = cache.find(&db, id).await?.ok_or(ApiError::NotFound)?;
 
-    let body = conditional::json(&product.only(&shown.fields))?;
-    Ok(if_none_match.respond(&product.etag(), CACHE_CONTROL, body))
+    let body = match &shown.fields {
+        None => found.json(),
+        Some(fields) => conditional::json(&found.product.only(fields))?.into(),
+    };
+    let mut response = if_none_match.respond(&found.etag, CACHE_CONTROL, body);
+    if found.is_degraded() {
+        degraded::stale(&mut response);
+    }
+    Ok(response)
 }
 
 /// Adds a product. Staff only.

@@ -119,9 +119,8 @@ impl ProductFilter {
 pub struct ProductFields {
     /// Comma-separated fields to answer with; without it all.
     #[garde(skip)]
-    #[serde(default = "Fields::all")]
     #[param(value_type = Option<String>, example = "id,name,price_cents")]
-    pub fields: Fields,
+    pub fields: Option<Fields>,
 }
 
 /// The orders a list may have. Each has an index.
@@ -228,10 +227,6 @@ impl Field {
 pub struct Fields(Vec<Field>);
 
 impl Fields {
-    pub fn all() -> Self {
-        Self(Field::ALL.to_vec())
-    }
-
     /// What a list shows: everything but the description, the one field that is heavy.
     pub fn summary() -> Self {
         Self(

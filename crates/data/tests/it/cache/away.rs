@@ -16,9 +16,9 @@ async fn without_redis_the_loads_and_the_local_level_remain() {
 
     let loaded = process.get(Some("loaded")).await;
     let again = process.cached().await;
-    process.things.put("a", "written".to_owned(), soon()).await;
+    process.put("written").await;
     let written = process.cached().await;
-    process.things.remove("a", soon()).await;
+    process.remove().await;
     let reloaded = process.get(Some("reloaded")).await;
 
     assert_eq!(
@@ -47,18 +47,10 @@ async fn a_silent_redis_costs_a_load_one_command_timeout_and_soon_none() {
     let process = Process::with(client, &Config::default());
 
     server.pause();
-    let load = |key: u32| {
-        let things = process.things.clone();
-        async move {
-            things
-                .get_or_load(&key.to_string(), soon(), || async {
-                    Ok(Some("loaded".to_owned()))
-                })
-                .await
-        }
-    };
+    process.loads.find(Some("loaded"));
     for key in 0..100 {
-        assert_eq!(load(key).await.unwrap().unwrap().as_str(), "loaded");
+        let found = process.find(&key.to_string()).await.unwrap();
+        assert_eq!(found.unwrap().as_str(), "loaded");
     }
 
     // A hundred loads, and at most the three waits that it takes to close the gate.

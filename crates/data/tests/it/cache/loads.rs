@@ -1,7 +1,5 @@
 //! Readers that miss together: who loads, and who hears of its failure.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use data::Error;
@@ -16,30 +14,24 @@ use crate::redis_server::{Server, soon, until};
 async fn sixty_four_misses_at_once_are_one_load() {
     let server = Server::start().await;
     let process = Process::new(&server).await;
-    let loads = Arc::new(AtomicU32::new(0));
 
-    let (release, released) = tokio::sync::watch::channel(false);
+    let (release, released) = oneshot::channel();
+    process.loads.once(async {
+        released.await.unwrap();
+        Ok(Some("loaded".to_owned()))
+    });
     let mut readers = JoinSet::new();
     for _ in 0..64 {
-        let (things, loads, mut released) =
-            (process.things.clone(), loads.clone(), released.clone());
-        readers.spawn(async move {
-            let load = async {
-                loads.fetch_add(1, Ordering::Relaxed);
-                released.wait_for(|released| *released).await.unwrap();
-                Ok(Some("loaded".to_owned()))
-            };
-            things.get_or_load("a", soon(), || load).await
-        });
+        let things = process.things.clone();
+        readers.spawn(async move { things.get(&"a".to_owned(), soon()).await });
     }
-    until("the load began", async || loads.load(Ordering::Relaxed) > 0).await;
-    release.send(true).unwrap();
+    until("the load began", async || process.loads.count() > 0).await;
+    release.send(()).unwrap();
 
     for found in readers.join_all().await {
         assert_eq!(found.unwrap().unwrap().as_str(), "loaded");
     }
-    assert_eq!(loads.load(Ordering::Relaxed), 1);
-    assert_eq!(server.calls("get").await, 1);
+    assert_eq!(process.loads.count(), 1);
     assert_eq!(process.counted("local", "miss"), 1);
 }
 
@@ -47,15 +39,9 @@ async fn sixty_four_misses_at_once_are_one_load() {
 async fn a_failed_load_reaches_its_caller_and_is_not_remembered() {
     let server = Server::start().await;
     let process = Process::new(&server).await;
-    let away = Error::Unavailable {
-        dependency: "postgres-primary",
-        source: None,
-    };
+    process.loads.fail();
 
-    let failed = process
-        .things
-        .get_or_load("a", soon(), || async { Err(away) })
-        .await;
+    let failed = process.find("a").await;
 
     assert!(matches!(
         failed,
@@ -73,15 +59,13 @@ async fn a_follower_does_not_fail_by_the_leaders_deadline() {
     let process = Process::new(&server).await;
     let (begun, begins) = oneshot::channel();
 
+    process.loads.once(async {
+        begun.send(()).unwrap();
+        std::future::pending().await
+    });
     let leader = async {
-        let endless = async {
-            begun.send(()).unwrap();
-            std::future::pending::<Result<Option<String>, Error>>().await
-        };
-        process
-            .things
-            .get_or_load("a", Instant::now() + Duration::from_millis(50), || endless)
-            .await
+        let hurried = Instant::now() + Duration::from_millis(50);
+        process.things.get(&"a".to_owned(), hurried).await
     };
     let follower = async {
         begins.await.unwrap();
@@ -100,16 +84,14 @@ async fn a_follower_does_not_fail_by_the_leaders_failure() {
     let (begun, begins) = oneshot::channel();
     let (waiting, waits) = oneshot::channel();
 
-    let leader = async {
-        let failing = async {
-            begun.send(()).unwrap();
-            waits.await.unwrap();
-            Err(Error::Deadline {
-                dependency: "postgres-replica",
-            })
-        };
-        process.things.get_or_load("a", soon(), || failing).await
-    };
+    process.loads.once(async {
+        begun.send(()).unwrap();
+        waits.await.unwrap();
+        Err(Error::Deadline {
+            dependency: "postgres-replica",
+        })
+    });
+    let leader = process.find("a");
     let follower = async {
         begins.await.unwrap();
         let mut follower = Box::pin(process.get(Some("loaded")));
@@ -128,12 +110,12 @@ async fn a_cancelled_load_is_taken_over_by_a_waiting_reader() {
     let server = Server::start().await;
     let process = Process::new(&server).await;
     let (begun, begins) = oneshot::channel();
-    let endless = async {
+    process.loads.once(async {
         begun.send(()).unwrap();
-        std::future::pending::<Result<Option<String>, Error>>().await
-    };
+        std::future::pending().await
+    });
 
-    let mut leader = Box::pin(process.things.get_or_load("a", soon(), || endless));
+    let mut leader = Box::pin(process.find("a"));
     let mut follower = Box::pin(process.get(Some("loaded")));
     tokio::select! { _ = &mut leader => unreachable!(), begun = begins => begun.unwrap() }
     assert!(futures::poll!(&mut follower).is_pending());

@@ -7,31 +7,23 @@ use deadpool_redis::redis::cmd;
 use tokio::sync::oneshot;
 
 use super::{KEY, Process};
-use crate::redis_server::{Server, soon, until};
+use crate::redis_server::{Server, until};
 
 /// Runs `write` while a load of `a` is under way that will find `old`; returns what the reader got.
 async fn read_around(process: &Process, write: impl Future<Output = ()>) -> Option<String> {
     let (begun, begins) = oneshot::channel();
     let (written, writes) = oneshot::channel();
-    let reader = async {
-        let load = async {
-            begun.send(()).unwrap();
-            writes.await.unwrap();
-            Ok(Some("old".to_owned()))
-        };
-        process
-            .things
-            .get_or_load("a", soon(), || load)
-            .await
-            .unwrap()
-    };
+    process.loads.once(async {
+        begun.send(()).unwrap();
+        writes.await.unwrap();
+        Ok(Some("old".to_owned()))
+    });
     let writer = async {
         begins.await.unwrap();
         write.await;
         written.send(()).unwrap();
     };
-    let (found, ()) = tokio::join!(reader, writer);
-    found.map(|value| value.as_ref().clone())
+    tokio::join!(process.ask(), writer).0
 }
 
 #[tokio::test]
@@ -39,7 +31,7 @@ async fn a_load_that_began_before_a_write_does_not_undo_it() {
     let server = Server::start().await;
     let (reader, writer) = (Process::new(&server).await, Process::new(&server).await);
 
-    let found = read_around(&reader, writer.things.put("a", "new".to_owned(), soon())).await;
+    let found = read_around(&reader, writer.put("new")).await;
 
     assert_eq!(found.as_deref(), Some("new"));
     assert_eq!(reader.cached().await.as_deref(), Some("new"));
@@ -54,7 +46,7 @@ async fn a_load_that_began_before_a_removal_is_not_kept_in_redis() {
     let server = Server::start().await;
     let (reader, writer) = (Process::new(&server).await, Process::new(&server).await);
 
-    let found = read_around(&reader, writer.things.remove("a", soon())).await;
+    let found = read_around(&reader, writer.remove()).await;
 
     assert_eq!(found.as_deref(), Some("old"));
     assert_eq!(
@@ -72,7 +64,7 @@ async fn a_load_that_began_before_a_removal_is_not_kept_in_its_own_process() {
     let server = Server::start().await;
     let process = Process::new(&server).await;
 
-    let found = read_around(&process, process.things.remove("a", soon())).await;
+    let found = read_around(&process, process.remove()).await;
 
     assert_eq!(found.as_deref(), Some("old"));
     assert_eq!(process.get(Some("new")).await.as_deref(), Some("new"));
@@ -87,7 +79,7 @@ async fn redis_is_filled_again_when_the_hold_of_a_removal_is_over() {
     };
     let process = Process::with(server.connected().await, &brief);
 
-    process.things.remove("a", soon()).await;
+    process.remove().await;
     until("the hold is over", async || {
         !server.ask::<bool>(cmd("EXISTS").arg(KEY)).await
     })
@@ -101,21 +93,34 @@ async fn redis_is_filled_again_when_the_hold_of_a_removal_is_over() {
 }
 
 #[tokio::test]
-async fn a_write_is_seen_by_other_processes_within_the_local_ttl() {
+async fn a_load_that_began_before_a_write_does_not_undo_it_without_redis_either() {
+    let server = Server::stopped();
+    let process = Process::with(server.watched(&server.config()), &Config::default());
+
+    read_around(&process, process.put("new")).await;
+    let found = process.get(Some("loaded after the write")).await;
+
+    assert_ne!(found.as_deref(), Some("old"));
+}
+
+#[tokio::test]
+async fn a_write_is_told_though_its_caller_is_gone() {
     let server = Server::start().await;
-    let brief = Config {
-        local_ttl: Duration::from_millis(100),
-        ..Config::default()
-    };
-    let reader = Process::with(server.connected().await, &brief);
-    let writer = Process::new(&server).await;
-    reader.get(Some("old")).await;
+    let (reader, writer) = (Process::new(&server).await, Process::new(&server).await);
+    writer.get(Some("old")).await;
+    server.pause();
 
-    writer.things.put("a", "new".to_owned(), soon()).await;
+    let mut write = Box::pin(writer.put("new"));
+    assert!(futures::poll!(&mut write).is_pending());
+    drop(write);
+    server.resume();
 
-    assert_eq!(writer.cached().await.as_deref(), Some("new"));
-    until("the reader sees it", async || {
-        reader.cached().await.as_deref() == Some("new")
+    until("it is written", async || {
+        server
+            .ask::<Option<Vec<u8>>>(cmd("GET").arg(KEY))
+            .await
+            .is_some_and(|bytes| bytes.ends_with(b"\"new\""))
     })
     .await;
+    assert_eq!(reader.cached().await.as_deref(), Some("new"));
 }
