@@ -26,6 +26,7 @@ pub mod shards;
 mod token;
 mod transaction;
 mod watch;
+mod writer;
 
 pub use cluster::{InvalidUrl, NodeStatus};
 pub use clusters::Clusters;

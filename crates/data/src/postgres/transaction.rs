@@ -105,7 +105,7 @@ impl<P: Place> Writer<P> {
     {
         let mut attempt = 1;
         loop {
-            let to = self.db().destination()?;
+            let to = self.db.destination()?;
             let (home, mut returned) = oneshot::channel();
             let tx = self.begin(to, home).await?;
             let error = match body(tx).await {
@@ -126,7 +126,7 @@ impl<P: Place> Writer<P> {
                     attempt += 1;
                     has_time
                 }
-                Some(Retry::Moved) => self.db().after_move(unfinished.map_version).await,
+                Some(Retry::Moved) => self.db.after_move(unfinished.map_version).await,
             };
             if !is_again {
                 return Err(error);
@@ -139,7 +139,7 @@ impl<P: Place> Writer<P> {
         to: Destination<'_>,
         home: oneshot::Sender<Unfinished>,
     ) -> Result<Tx<P>, Error> {
-        let limit = self.db().limit(to.cluster);
+        let limit = self.db.limit(to.cluster);
         let lease = to.cluster.0.primary.begin(limit).await;
         let lease = lease.map_err(|failure| failure.into_error(DEPENDENCY))?;
         Ok(Tx {
@@ -147,7 +147,7 @@ impl<P: Place> Writer<P> {
             home: Some(home),
             failure: None,
             retry: None,
-            db: self.db().clone(),
+            db: self.db.clone(),
             cluster: to.cluster.clone(),
             map_version: to.map_version,
         })
@@ -168,7 +168,7 @@ impl<P: Place> Writer<P> {
     /// Waits a random while before the next attempt. False when the deadline leaves no time for it.
     async fn pause(&self, attempt: u32) -> bool {
         let pause = (PAUSE_MAX * 2_u32.pow(attempt - 1)).mul_f64(fastrand::f64());
-        let has_time = Instant::now() + pause < self.db().deadline();
+        let has_time = Instant::now() + pause < self.db.deadline();
         if has_time {
             sleep(pause).await;
         }

@@ -4,7 +4,10 @@
 //!
 //! Each step is noted at home or can be found on the servers, so a move that was killed is finished by the same command.
 
+mod checks;
+mod copying;
 mod error;
+mod fence;
 mod journal;
 mod side;
 
@@ -16,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use error::MoveError;
 
+use self::checks::compare;
 use self::journal::{Entry, Journal, Phase};
 use self::side::{Side, WORKER, connect, is_out_of_time, range};
 use super::{Bucket, Buckets, Config, HOME, Table};
@@ -183,60 +187,6 @@ impl Mover<'_> {
         Ok((url, options))
     }
 
-    /// Everything that can be found out before anything is begun.
-    async fn prepare(
-        &self,
-        source: &str,
-        target: &str,
-        range: (i16, i16),
-    ) -> Result<(), MoveError> {
-        let mut sides = self.sides(source, target, range).await?;
-        let (from, to) = (sides.source.facts().await?, sides.target.facts().await?);
-        let lacks = |cluster: &str, what: &str| {
-            Err(MoveError::NotPrepared {
-                cluster: cluster.to_owned(),
-                what: what.to_owned(),
-            })
-        };
-        if from.is_in_recovery || to.is_in_recovery {
-            let standby = if from.is_in_recovery { source } else { target };
-            return lacks(standby, "the admin URL leads to a standby");
-        }
-        if from.system == to.system {
-            return lacks(target, "is the same server as the source");
-        }
-        if from.wal_level != "logical" {
-            return lacks(source, "set wal_level = logical and restart it");
-        }
-        if !from.may_publish {
-            return lacks(
-                source,
-                "the role of the admin URL needs REPLICATION or superuser",
-            );
-        }
-        if !to.may_subscribe {
-            return lacks(
-                target,
-                "the role of the admin URL needs superuser, or from Postgres 16 on pg_create_subscription",
-            );
-        }
-        if from.schema_version != to.schema_version {
-            return lacks(
-                target,
-                "its schema is another one; run `holdfast migrate` first",
-            );
-        }
-        for table in self.tables {
-            if sides.target.digest(*table).await?.rows > 0 {
-                return lacks(
-                    target,
-                    "has rows of these buckets that nobody reads; delete them first",
-                );
-            }
-        }
-        Ok(())
-    }
-
     /// Has Postgres copy the rows, until the target is close behind.
     async fn copy(&self, Sides { source, target }: &mut Sides) -> Result<(), MoveError> {
         // Whoever was killed while writes were held up left them so.
@@ -352,27 +302,4 @@ impl Mover<'_> {
         journal.end(entry, "done").await?;
         Ok(deleted)
     }
-}
-
-/// How many rows there are on both sides, if they are the same.
-async fn compare(
-    Sides { source, target }: &mut Sides,
-    tables: &'static [Table],
-) -> Result<i64, MoveError> {
-    let mut rows = 0;
-    for table in tables {
-        let (on_origin, on_target) = tokio::join!(source.digest(*table), target.digest(*table));
-        let (on_origin, on_target) = (on_origin?, on_target?);
-        if on_origin != on_target {
-            return Err(MoveError::Mismatch {
-                table: table.name,
-                origin: source.name.clone(),
-                target: target.name.clone(),
-                on_origin: on_origin.to_string(),
-                on_target: on_target.to_string(),
-            });
-        }
-        rows += on_origin.rows;
-    }
-    Ok(rows)
 }

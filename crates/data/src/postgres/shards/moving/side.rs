@@ -6,18 +6,12 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{Bucket, Buckets, Table, guard};
+use super::super::{Bucket, Table};
 use super::error::MoveError;
 use super::journal::Entry;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a change of a table's triggers waits for its writers, who in turn wait for it.
-const LOCK_TIMEOUT: &str = "200ms";
-/// How often that is tried, with a pause that lets the writers pass.
-const LOCK_ATTEMPTS_MAX: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long what a killed mover has left running may take to end, and how often that is looked at.
 const EVICTION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,13 +21,13 @@ const EVICTION_POLL: Duration = Duration::from_millis(20);
 const DELETED_KEYS_MAX: u32 = 200;
 
 /// The name of everything a move leaves on a server while it lasts.
-const NAME: &str = "shard_move";
+pub(super) const NAME: &str = "shard_move";
 
 /// A cluster's primary, for one move.
 pub(super) struct Side {
     pub(super) name: String,
     connection: PgConnection,
-    tables: &'static [Table],
+    pub(super) tables: &'static [Table],
     first: i16,
     last: i16,
 }
@@ -110,12 +104,12 @@ impl Side {
     }
 
     /// The condition that a row is moving. `column` may name a table or `new` and `old` too.
-    fn is_moving(&self, column: &str) -> String {
+    pub(super) fn is_moving(&self, column: &str) -> String {
         let bucket = Bucket::sql(column);
         format!("{bucket} between {} and {}", self.first, self.last)
     }
 
-    async fn run(&mut self, step: &'static str, sql: String) -> Result<u64, MoveError> {
+    pub(super) async fn run(&mut self, step: &'static str, sql: String) -> Result<u64, MoveError> {
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection);
         match done.await {
             Ok(done) => Ok(done.rows_affected()),
@@ -123,7 +117,7 @@ impl Side {
         }
     }
 
-    async fn ask<T>(&mut self, step: &'static str, sql: String) -> Result<T, MoveError>
+    pub(super) async fn ask<T>(&mut self, step: &'static str, sql: String) -> Result<T, MoveError>
     where
         T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
     {
@@ -152,7 +146,11 @@ impl Side {
             .await
     }
 
-    async fn until_none(&mut self, step: &'static str, sql: &str) -> Result<(), MoveError> {
+    pub(super) async fn until_none(
+        &mut self,
+        step: &'static str,
+        sql: &str,
+    ) -> Result<(), MoveError> {
         let deadline = Instant::now() + EVICTION_TIMEOUT;
         loop {
             let (left,): (i64,) = self.ask(step, sql.to_owned()).await?;
@@ -178,174 +176,6 @@ impl Side {
                    coalesce((select max(version) from _sqlx_migrations where success), 0) as schema_version
             from pg_roles where rolname = current_user";
         self.ask("looking at the server", sql.to_owned()).await
-    }
-
-    /// Indexes over nothing but the moving rows, so that counting and deleting them costs what they are and not what the
-    /// tables are. They are made anew, for one that was interrupted is not valid.
-    pub(super) async fn index(&mut self) -> Result<(), MoveError> {
-        self.drop_indexes().await?;
-        for Table { name, key } in self.tables {
-            let is_moving = self.is_moving(key);
-            let sql = format!(
-                "create index concurrently {name}_{NAME}_idx on {name} ({key}) where {is_moving}"
-            );
-            self.run("indexing the rows to move", sql).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn drop_indexes(&mut self) -> Result<(), MoveError> {
-        for Table { name, .. } in self.tables {
-            let sql = format!("drop index concurrently if exists {name}_{NAME}_idx");
-            self.run("dropping an index", sql).await?;
-        }
-        Ok(())
-    }
-
-    /// Says what subscribers get: the moving rows.
-    pub(super) async fn publish(&mut self) -> Result<(), MoveError> {
-        if self.has("pg_publication", "pubname").await? {
-            return Ok(());
-        }
-        let tables = self.tables.iter();
-        let filtered =
-            tables.map(|Table { name, key }| format!("{name} where ({})", self.is_moving(key)));
-        let filtered: Vec<_> = filtered.collect();
-        let sql = format!(
-            "create publication {NAME} for table {}",
-            filtered.join(", ")
-        );
-        self.run("publishing the rows to move", sql).await.map(drop)
-    }
-
-    pub(super) async fn unpublish(&mut self) -> Result<(), MoveError> {
-        let sql = format!("drop publication if exists {NAME}");
-        self.run("dropping the publication", sql).await.map(drop)
-    }
-
-    pub(super) async fn is_subscribed(&mut self) -> Result<bool, MoveError> {
-        self.has("pg_subscription", "subname").await
-    }
-
-    async fn has(&mut self, catalog: &str, column: &str) -> Result<bool, MoveError> {
-        let sql = format!("select exists (select from {catalog} where {column} = '{NAME}')");
-        let (has,) = self.ask("looking for what is there", sql).await?;
-        Ok(has)
-    }
-
-    /// Has the server fetch the rows from `source`, and go on to fetch what is changed there.
-    pub(super) async fn subscribe(&mut self, source: &str) -> Result<(), MoveError> {
-        // What is applied counts at once and not when the log happens to be flushed: somebody waits for it.
-        let sql = format!(
-            "create subscription {NAME} connection '{}' publication {NAME}
-             with (copy_data = true, synchronous_commit = local)",
-            source.replace('\'', "''")
-        );
-        self.run("subscribing to the rows to move", sql)
-            .await
-            .map(drop)
-    }
-
-    /// Ends the subscription, and its slot on the source.
-    pub(super) async fn unsubscribe(&mut self) -> Result<(), MoveError> {
-        let sql = format!("drop subscription if exists {NAME}");
-        self.run("ending the subscription", sql).await.map(drop)
-    }
-
-    /// A slot that no subscription is left for: it would keep the log from being removed for ever.
-    pub(super) async fn drop_slot(&mut self) -> Result<(), MoveError> {
-        // One that is still in use goes a moment later.
-        let sql = format!(
-            "select count(case when not active then pg_drop_replication_slot(slot_name) end) + count(*)
-             from pg_replication_slots where slot_name = '{NAME}'"
-        );
-        self.until_none("dropping the slot", &sql).await
-    }
-
-    /// Whether every table has been copied and is kept up to date.
-    pub(super) async fn is_copied(&mut self) -> Result<bool, MoveError> {
-        let sql = format!(
-            "select count(*) = {} and bool_and(srsubstate = 'r') from pg_subscription_rel
-             join pg_subscription on pg_subscription.oid = srsubid where subname = '{NAME}'",
-            self.tables.len()
-        );
-        let (is_copied,): (Option<bool>,) = self.ask("looking at the copy", sql).await?;
-        Ok(is_copied.unwrap_or(false))
-    }
-
-    /// The end of the log.
-    pub(super) async fn position(&mut self) -> Result<i64, MoveError> {
-        let sql = "select (pg_current_wal_flush_lsn() - '0/0')::int8";
-        let (lsn,) = self.ask("looking at the log", sql.to_owned()).await?;
-        Ok(lsn)
-    }
-
-    /// How far the subscriber has applied the log.
-    pub(super) async fn applied(&mut self) -> Result<i64, MoveError> {
-        let sql = format!(
-            "select coalesce((select (confirmed_flush_lsn - '0/0')::int8 from pg_replication_slots where slot_name = '{NAME}'), 0)"
-        );
-        let (lsn,) = self.ask("looking at the slot", sql).await?;
-        Ok(lsn)
-    }
-
-    /// From here on the server refuses every write to the moving rows, and no earlier one is still under way: making a
-    /// trigger waits for all who write to the table.
-    pub(super) async fn fence(&mut self) -> Result<(), MoveError> {
-        let mut sql = format!("set local lock_timeout = '{LOCK_TIMEOUT}';");
-        for Table { name, key } in self.tables {
-            for (events, row) in [("insert or update", "new"), ("delete", "old")] {
-                let is_moving = self.is_moving(&format!("{row}.{key}"));
-                sql += &format!(
-                    "create or replace trigger {NAME}_{row} before {events} on {name}
-                     for each row when ({is_moving}) execute function refuse_moving_row();"
-                );
-            }
-        }
-        self.run_between_writes("holding up writes", &sql).await
-    }
-
-    /// Lets writes pass again.
-    pub(super) async fn unfence(&mut self) -> Result<(), MoveError> {
-        let (fences,): (i64,) = {
-            let sql = format!("select count(*) from pg_trigger where tgname like '{NAME}\\_%'");
-            self.ask("looking for what is there", sql).await?
-        };
-        if fences == 0 {
-            return Ok(());
-        }
-        let mut sql = format!("set local lock_timeout = '{LOCK_TIMEOUT}';");
-        for Table { name, .. } in self.tables {
-            for row in ["new", "old"] {
-                sql += &format!("drop trigger if exists {NAME}_{row} on {name};");
-            }
-        }
-        self.run_between_writes("letting writes pass", &sql).await
-    }
-
-    /// Has the server refuse rows of other buckets than `held`, from now on and until the next move.
-    pub(super) async fn guard(&mut self, held: &Buckets) -> Result<(), MoveError> {
-        let guard = guard::statements(self.tables, held);
-        let sql = format!("set local lock_timeout = '{LOCK_TIMEOUT}'; {guard}");
-        self.run_between_writes("guarding against other rows", &sql)
-            .await
-    }
-
-    /// A change of triggers waits for a lock and makes everybody behind it wait, so it waits a moment only, again and again.
-    async fn run_between_writes(&mut self, step: &'static str, sql: &str) -> Result<(), MoveError> {
-        for _ in 0..LOCK_ATTEMPTS_MAX {
-            let transaction = format!("begin; {sql} commit");
-            match self.run(step, transaction).await {
-                Err(MoveError::Failed { source, .. }) if is_lock_timeout(&source) => {
-                    self.run(step, "rollback".to_owned()).await?;
-                    sleep(LOCK_PAUSE).await;
-                }
-                outcome => return outcome.map(drop),
-            }
-        }
-        Err(MoveError::Busy {
-            cluster: self.name.clone(),
-        })
     }
 
     /// From here on no statement takes longer. None: as long as it takes.
@@ -400,11 +230,6 @@ pub(super) fn is_out_of_time(error: &MoveError) -> bool {
     };
     let code = source.as_database_error().and_then(|error| error.code());
     code.as_deref() == Some("57014")
-}
-
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    matches!(code.as_deref(), Some("55P03" | "40P01"))
 }
 
 /// What a move needs to know of itself on either side.
