@@ -15,7 +15,6 @@ use super::node::Node;
 use super::place::{Home, Place, Shard};
 use super::position::Position;
 use super::rows::{All, Exchange, First, Mark, One, Rows};
-use super::shards::Bucket;
 use crate::Error;
 
 /// How long a write whose bucket is moving waits at most before it looks again.
@@ -171,11 +170,6 @@ impl<P: Place> Db<P> {
 }
 
 impl Db<Shard> {
-    /// The bucket that the key falls into.
-    pub fn bucket(&self) -> Bucket {
-        Bucket::of(self.place.key)
-    }
-
     /// Whose rows it is about.
     pub(super) fn key(&self) -> Uuid {
         self.place.key
