@@ -1,11 +1,17 @@
 //! Deals the buckets once: what the settings say becomes the map, which from then on only moves change.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
+use tokio::time::timeout;
 
 use super::{Bucket, Config, HOME, guard};
 use crate::postgres::config::parse;
+
+/// How long opening a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A table of sharded rows. Its primary key begins with the key they are sharded by.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +61,7 @@ pub async fn deal(
     config: &Config,
     tables: &[Table],
 ) -> Result<bool, DealError> {
-    let options = parse(home).ok_or(DealError::InvalidUrl)?;
-    let options = options.application_name("holdfast-migrate");
-    let mut connection = Box::pin(PgConnection::connect_with(&options)).await?;
+    let mut connection = connect(home).await?;
     let mut tx = connection.begin().await?;
     // Of two that deal at once, the second finds it done.
     sqlx::query("lock table shard_buckets in share row exclusive mode")
@@ -102,6 +106,19 @@ pub async fn deal(
     .await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// A connection to home on which nothing waits for long.
+pub(super) async fn connect(home: &SecretString) -> Result<PgConnection, DealError> {
+    let options = parse(home).ok_or(DealError::InvalidUrl)?;
+    let options = options
+        .application_name("holdfast-shard")
+        .options([("lock_timeout", "10s"), ("statement_timeout", "30s")]);
+    let connecting = Box::pin(PgConnection::connect_with(&options));
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()),
+    }
 }
 
 async fn refuse_rows(connection: &mut PgConnection, table: &Table) -> Result<(), DealError> {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use secrecy::SecretString;
 use sqlx::Connection as _;
-use sqlx::postgres::PgConnection;
 
+use super::deal::connect;
 use super::{Bucket, Buckets, DealError};
-use crate::postgres::config::parse;
 
 /// Which cluster holds what.
 #[derive(Clone, Debug)]
@@ -25,9 +24,7 @@ pub struct Layout {
 /// # Errors
 /// When home cannot be asked.
 pub async fn layout(home: &SecretString) -> Result<Layout, DealError> {
-    let options = parse(home).ok_or(DealError::InvalidUrl)?;
-    let options = options.application_name("holdfast-shard");
-    let mut connection = Box::pin(PgConnection::connect_with(&options)).await?;
+    let mut connection = connect(home).await?;
     let rows = sqlx::query!("select bucket, cluster, version from shard_buckets order by bucket")
         .fetch_all(&mut connection)
         .await?;
