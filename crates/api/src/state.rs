@@ -1,11 +1,11 @@
 //! What every request can reach, and the one place where it is built.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use data::{
     cache::Cache,
-    postgres::{Cluster, Tokens},
+    postgres::{Clusters, Tokens},
     redis::Redis,
     sessions::Sessions,
 };
@@ -33,8 +33,8 @@ pub struct AppState {
     pub http: Arc<http::Config>,
     /// The stage of the process and what its probes answer from.
     pub health: Arc<Health>,
-    /// Postgres; handlers take the extractor `Db`, which knows the request's deadline.
-    pub cluster: Cluster,
+    /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
+    pub clusters: Clusters,
     /// The shared connection to Redis.
     pub redis: Redis,
     /// How much each principal may ask.
@@ -63,7 +63,7 @@ impl AppState {
     pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
         let redis = Redis::new(&settings.redis, registry)?;
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
-        let cluster = Cluster::new(&settings.postgres, registry)?;
+        let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
         let cookie_secure = settings.sessions.cookie_secure;
         Ok(Self {
@@ -79,8 +79,8 @@ impl AppState {
             session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
             throttle: Throttle::new(&settings.sessions.throttle, redis.clone(), registry),
-            products: ProductCache::new(&cache, cluster.clone()),
-            cluster,
+            products: ProductCache::new(&cache, clusters.clone()),
+            clusters,
             cache,
             redis,
         })
@@ -89,7 +89,7 @@ impl AppState {
     /// Every dependency as the background checks last saw it.
     pub fn checks(&self) -> Vec<Check> {
         let redis = self.redis.status();
-        let nodes = self.cluster.status().into_iter().map(|node| Check {
+        let nodes = self.clusters.status().into_iter().map(|node| Check {
             name: node.name,
             healthy: node.healthy,
             age: node.checked_ago,
@@ -101,12 +101,18 @@ impl AppState {
             age: redis.age,
             error: redis.error,
         };
-        nodes.chain([redis]).collect()
+        let map = self.clusters.map_status().map(|map| Check {
+            name: "shard-map".to_owned(),
+            healthy: map.healthy,
+            age: map.confirmed_ago_ms.map(Duration::from_millis),
+            error: (!map.healthy).then(|| "was not confirmed lately".to_owned()),
+        });
+        nodes.chain(map).chain([redis]).collect()
     }
 
     /// Whether the database has every migration this build was made with.
     pub fn schema_is_current(&self) -> bool {
-        self.cluster
+        self.clusters
             .schema_version()
             .is_some_and(|version| version >= data::migrate::expected())
     }

@@ -99,6 +99,42 @@ async fn timeouts_that_cannot_work_together_are_both_named() {
 }
 
 #[tokio::test]
+async fn clusters_that_cannot_work_together_are_named_with_what_is_allowed_and_without_their_passwords()
+ {
+    let url = "postgres://user:canary@host/shop";
+    let clusters = |east: &'static str, others: &[(&'static str, &'static str)]| {
+        let both = [
+            ("HOLDFAST__SHARDS__CLUSTERS__EAST__PRIMARY_URL", url),
+            ("HOLDFAST__SHARDS__CLUSTERS__WEST__PRIMARY_URL", url),
+            ("HOLDFAST__SHARDS__CLUSTERS__EAST__BUCKETS", east),
+            ("HOLDFAST__SHARDS__CLUSTERS__WEST__BUCKETS", "100..200"),
+        ];
+        [&both, others].concat()
+    };
+
+    let overlap = check(&clusters(
+        "0..100",
+        &[("HOLDFAST__SHARDS__MOVE_GRACE", "10s")],
+    ))
+    .await;
+    let range = check(&clusters("1000..1024", &[])).await;
+
+    let (overlap, range) = (text(&overlap), text(&range));
+    assert!(
+        overlap.contains("shards.clusters.west.buckets = \"100..200\"")
+            && overlap.contains("both claim 100;"),
+        "{overlap}"
+    );
+    assert!(overlap.contains("shards.move_grace = \"10s\""), "{overlap}");
+    assert!(
+        range.contains("shards.clusters.east.buckets = \"1000..1024\"")
+            && range.contains("from 0 to 1023"),
+        "{range}"
+    );
+    assert!(!format!("{overlap}{range}").contains("canary"));
+}
+
+#[tokio::test]
 async fn prod_refuses_secrets_that_are_missing_or_open_to_everyone() {
     let open = SecretFile::new("redis://:canary@cache/0", 0o644);
 
