@@ -5,6 +5,13 @@
 
 #![warn(missing_docs)]
 
+pub mod breaker;
+pub mod bulkhead;
 mod criticality;
+mod limits;
+pub mod retry;
 
+pub use breaker::{Breaker, BreakerOpen};
+pub use bulkhead::{Bulkhead, BulkheadFull};
 pub use criticality::Criticality;
+pub use retry::Retries;
