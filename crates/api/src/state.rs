@@ -10,17 +10,23 @@ use data::{
     sessions::Sessions,
 };
 use prometheus_client::registry::Registry;
+use tokio::time::{Duration, sleep};
 
 use crate::{
-    features::{products::ProductCache, sessions::Passwords},
+    features::{products::ProductCache, recommendations::Recommender, sessions::Passwords},
     http::{
         self,
         consistency::Tokenizer,
+        degraded::Degradations,
         health::{Check, Health},
+        outbound,
         session::SessionCookie,
     },
     settings::Settings,
 };
+
+/// How far an answer may lag behind the background checks in what it says of them.
+const NOTED_EVERY: Duration = Duration::from_millis(100);
 
 /// Shared by all requests of the process. A clone is a handful of reference counts.
 #[derive(Clone, FromRef)]
@@ -29,6 +35,8 @@ pub struct AppState {
     pub http: Arc<http::Config>,
     /// The stage of the process and what its probes answer from.
     pub health: Arc<Health>,
+    /// What the service does without at the moment.
+    pub degradations: Degradations,
     /// Postgres; handlers take the extractor `Db`, which knows the request's deadline.
     pub cluster: Cluster,
     /// The shared connection to Redis.
@@ -45,22 +53,26 @@ pub struct AppState {
     pub passwords: Passwords,
     /// Products by id.
     pub products: ProductCache,
+    /// What goes well with a product.
+    pub recommender: Recommender,
 }
 
 impl AppState {
     /// Opens no connection and waits for nothing, so a service starts whatever its dependencies do.
     ///
     /// # Errors
-    /// For URLs that settings from [`settings::load`] never hold.
+    /// For URLs that settings from [`settings::load`] never hold, and when TLS to another service cannot be set up.
     pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
         let redis = Redis::new(&settings.redis, registry)?;
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
         let cluster = Cluster::new(&settings.postgres, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
+        let outbound = outbound::Metrics::register(registry);
         let cookie_secure = settings.sessions.cookie_secure;
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
+            degradations: Degradations::register(registry),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),
@@ -70,6 +82,12 @@ impl AppState {
             session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
             products: ProductCache::new(&cache, cluster.clone()),
+            recommender: Recommender::new(
+                &settings.recommendations,
+                &outbound,
+                &cache,
+                cluster.clone(),
+            )?,
             cluster,
             cache,
             redis,
@@ -92,6 +110,14 @@ impl AppState {
             error: redis.error,
         };
         nodes.chain([redis]).collect()
+    }
+
+    /// Keeps what every answer says of the dependencies up with the background checks, for ever.
+    pub async fn note_degradations(&self) {
+        loop {
+            self.degradations.note_checks(&self.checks());
+            sleep(NOTED_EVERY).await;
+        }
     }
 
     /// Whether the database has every migration this build was made with.

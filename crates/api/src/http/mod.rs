@@ -19,6 +19,7 @@ pub mod layers;
 mod listener;
 mod metrics;
 pub mod observe;
+pub mod outbound;
 pub mod page;
 pub mod server;
 pub mod session;
@@ -26,7 +27,7 @@ mod stream;
 pub mod text;
 
 pub use config::{AdminConfig, Config};
-pub use context::{Deadline, RequestId};
+pub use context::{Caller, Deadline, RequestId};
 pub use error::{ApiError, ApiResult};
 pub use extract::{Body, Db, Path, Query};
 
