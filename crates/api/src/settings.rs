@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use data::postgres::shards::Overlap;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
@@ -24,6 +25,9 @@ pub struct Settings {
     /// Primary, replicas and their pools.
     #[garde(dive)]
     pub postgres: data::postgres::Config,
+    /// The clusters beside the one of `postgres`, and how rows move between them.
+    #[garde(dive)]
+    pub shards: data::postgres::shards::Config,
     /// How patient `holdfast migrate` is.
     #[garde(dive)]
     pub migrate: data::migrate::Config,
@@ -36,6 +40,9 @@ pub struct Settings {
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
+    /// Orders of customers on other clusters than the stock.
+    #[garde(dive)]
+    pub orders: features::orders::Config,
     /// What goes well with a product, and who is asked.
     #[garde(dive)]
     pub recommendations: features::recommendations::Config,
@@ -55,6 +62,11 @@ impl settings::Settings for Settings {
         "postgres.primary_url",
         "postgres.replica_urls",
         "postgres.direct_url",
+        "shards.home_admin_url",
+        "shards.clusters.*.primary_url",
+        "shards.clusters.*.replica_urls",
+        "shards.clusters.*.direct_url",
+        "shards.clusters.*.admin_url",
         "postgres.token_keys",
         "redis.url",
         "admin.token",
@@ -64,6 +76,7 @@ impl settings::Settings for Settings {
         let mut faults = [
             self.timeout_ladders(),
             self.shutdown_ladder(),
+            self.shards(),
             self.direct_url(),
         ]
         .concat();
@@ -136,6 +149,9 @@ impl Settings {
     /// What is expendable has to leave the request time to do without it.
     fn recommender_ladders(&self) -> Vec<Fault> {
         let upstream = &self.recommendations.upstream;
+        if upstream.url.is_none() {
+            return Vec::new();
+        }
         let (breaker, bulkhead) = (&upstream.breaker, &upstream.bulkhead);
         let attempt = (
             "recommendations.upstream.attempt_timeout",
@@ -180,14 +196,86 @@ impl Settings {
         .concat()
     }
 
+    /// None of it matters while there is one cluster.
+    fn shards(&self) -> Vec<Fault> {
+        if self.shards.clusters.is_empty() {
+            return Vec::new();
+        }
+        [
+            self.shard_overlaps(),
+            self.hold_age(),
+            self.move_grace(),
+            ladder(&[
+                ("shards.map_interval", self.shards.map_interval),
+                ("shards.map_age_max", self.shards.map_age_max),
+            ]),
+            ladder(&[
+                ("shards.move_pause_max", self.shards.move_pause_max),
+                ("http.write_deadline", self.http.write_deadline),
+            ]),
+        ]
+        .concat()
+    }
+
+    /// A request that began with an old map must be over when the rows that it would find there are deleted.
+    fn move_grace(&self) -> Vec<Fault> {
+        let needed = self.shards.map_age_max + self.http.write_deadline;
+        if needed < self.shards.move_grace {
+            return Vec::new();
+        }
+        let problem = format!("must be longer than an old map may be in use, together {needed:?}");
+        let fault = Fault::new("shards.move_grace", problem);
+        let parts = ["shards.map_age_max", "http.write_deadline"];
+        vec![parts.into_iter().fold(fault, Fault::and)]
+    }
+
+    /// Nobody may look what became of an order while it may still come to be: its request is over by then, and a transaction that
+    /// the request left open was ended by the server.
+    fn hold_age(&self) -> Vec<Fault> {
+        let idle = self.postgres.idle_in_transaction_timeout;
+        let needed = self.http.write_deadline + self.postgres.statement_timeout + idle;
+        if needed < self.orders.hold_age {
+            return Vec::new();
+        }
+        let problem = format!("must be longer than an order may be under way, together {needed:?}");
+        let fault = Fault::new("orders.hold_age", problem);
+        let parts = [
+            "http.write_deadline",
+            "postgres.statement_timeout",
+            "postgres.idle_in_transaction_timeout",
+        ];
+        vec![parts.into_iter().fold(fault, Fault::and)]
+    }
+
+    /// A bucket is in one cluster.
+    fn shard_overlaps(&self) -> Vec<Fault> {
+        let overlaps = self.shards.overlaps().into_iter();
+        let fault = |overlap: Overlap| {
+            let [one, other] = overlap
+                .clusters
+                .map(|name| format!("shards.clusters.{name}.buckets"));
+            let problem = format!("both claim {}; give each bucket to one", overlap.buckets);
+            Fault::new(&one, problem).and(&other)
+        };
+        overlaps.map(fault).collect()
+    }
+
     /// A pooler shares its sessions between clients, and a migration needs one for itself.
     fn direct_url(&self) -> Vec<Fault> {
-        let postgres = &self.postgres;
-        if postgres.pooled && postgres.direct_url.is_none() {
-            let problem = "must be set, to the primary without the pooler: migrations need a session of their own";
-            return vec![Fault::new("postgres.direct_url", problem).and("postgres.pooled")];
+        if !self.postgres.pooled {
+            return Vec::new();
         }
-        Vec::new()
+        let home = ("postgres".to_owned(), &self.postgres.direct_url);
+        let others = self.shards.clusters.iter();
+        let others = others.map(|(name, at)| (format!("shards.clusters.{name}"), &at.direct_url));
+        let missing = std::iter::once(home).chain(others);
+        let missing = missing.filter(|(_, url)| url.is_none());
+        let problem = "must be set, to the primary without the pooler: migrations need a session of their own";
+        missing
+            .map(|(section, _)| {
+                Fault::new(&format!("{section}.direct_url"), problem).and("postgres.pooled")
+            })
+            .collect()
     }
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.

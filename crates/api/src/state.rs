@@ -1,16 +1,16 @@
 //! What every request can reach, and the one place where it is built.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use data::{
     cache::Cache,
-    postgres::{Cluster, Tokens},
+    postgres::{Clusters, Tokens},
     redis::Redis,
     sessions::Sessions,
 };
 use prometheus_client::registry::Registry;
-use tokio::time::{Duration, sleep};
+use tokio::time::sleep;
 
 use crate::{
     features::{products::ProductCache, recommendations::Recommender, sessions::Passwords},
@@ -37,8 +37,8 @@ pub struct AppState {
     pub health: Arc<Health>,
     /// What the service does without at the moment.
     pub degradations: Degradations,
-    /// Postgres; handlers take the extractor `Db`, which knows the request's deadline.
-    pub cluster: Cluster,
+    /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
+    pub clusters: Clusters,
     /// The shared connection to Redis.
     pub redis: Redis,
     /// Both levels of the cache; features have their namespaces of it.
@@ -65,7 +65,7 @@ impl AppState {
     pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
         let redis = Redis::new(&settings.redis, registry)?;
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
-        let cluster = Cluster::new(&settings.postgres, registry)?;
+        let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
         let outbound = outbound::Metrics::register(registry);
         let cookie_secure = settings.sessions.cookie_secure;
@@ -81,14 +81,14 @@ impl AppState {
             sessions,
             session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
-            products: ProductCache::new(&cache, cluster.clone()),
+            products: ProductCache::new(&cache, clusters.clone()),
             recommender: Recommender::new(
                 &settings.recommendations,
                 &outbound,
                 &cache,
-                cluster.clone(),
+                clusters.clone(),
             )?,
-            cluster,
+            clusters,
             cache,
             redis,
         })
@@ -97,7 +97,7 @@ impl AppState {
     /// Every dependency as the background checks last saw it.
     pub fn checks(&self) -> Vec<Check> {
         let redis = self.redis.status();
-        let nodes = self.cluster.status().into_iter().map(|node| Check {
+        let nodes = self.clusters.status().into_iter().map(|node| Check {
             name: node.name,
             healthy: node.healthy,
             age: node.checked_ago,
@@ -109,7 +109,13 @@ impl AppState {
             age: redis.age,
             error: redis.error,
         };
-        nodes.chain([redis]).collect()
+        let map = self.clusters.map_status().map(|map| Check {
+            name: "shard-map".to_owned(),
+            healthy: map.healthy,
+            age: map.confirmed_ago_ms.map(Duration::from_millis),
+            error: (!map.healthy).then(|| "was not confirmed lately".to_owned()),
+        });
+        nodes.chain(map).chain([redis]).collect()
     }
 
     /// Keeps what every answer says of the dependencies up with the background checks, for ever.
@@ -122,7 +128,7 @@ impl AppState {
 
     /// Whether the database has every migration this build was made with.
     pub fn schema_is_current(&self) -> bool {
-        self.cluster
+        self.clusters
             .schema_version()
             .is_some_and(|version| version >= data::migrate::expected())
     }

@@ -91,8 +91,8 @@ impl TestApp {
             &mut registry,
         );
         state.health.started();
-        let (cluster, redis) = (state.cluster.clone(), state.redis.clone());
-        tokio::spawn(async move { cluster.watch(CancellationToken::new()).await });
+        let (clusters, redis) = (state.clusters.clone(), state.redis.clone());
+        tokio::spawn(async move { clusters.watch(CancellationToken::new()).await });
         tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
         let router = crate::router(state, observe);

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::postgres::OutcomeUnknown;
+
 /// A failure of a database or of Redis.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +53,11 @@ impl Error {
                 false
             }
         }
+    }
+
+    /// Whether a transaction may have been committed although this came of it.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Unavailable { source: Some(source), .. } if source.is::<OutcomeUnknown>())
     }
 
     /// The constraint that refused the statement, to be mapped where the SQL stands.

@@ -5,28 +5,36 @@ use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use data::Error;
-use data::postgres::{Cluster, Config, Consistency, Position, Positions, Tokens};
+use data::postgres::shards::{self, Bucket, ClusterConfig};
+use data::postgres::{Clusters, Config, Consistency, Position, Positions, Tokens};
 use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const DECISIONS: u32 = 100_000;
 
 /// Nobody is connected to: the servers need not be there.
-fn cluster(replicas: usize) -> Cluster {
+fn cluster(replicas: usize) -> Clusters {
     let url = SecretString::from("postgres://holdfast@127.0.0.1:1/holdfast");
     let config = Config {
         primary_url: url.clone(),
         replica_urls: vec![url; replicas],
         ..Config::default()
     };
-    Cluster::new(&config, &mut Registry::default()).unwrap()
+    Clusters::new(
+        &config,
+        &shards::Config::default(),
+        &mut Registry::default(),
+    )
+    .unwrap()
 }
 
 /// Everything up to the checkout of a connection: a request whose deadline has passed is given a reader, the reader
 /// chooses a replica, and the replica turns it away.
-fn decide(cluster: &Cluster, deadline: Instant, consistency: &Consistency) {
+fn decide(cluster: &Clusters, deadline: Instant, consistency: &Consistency) {
     let reader = cluster.db(deadline).consistent(consistency.clone()).read();
     let query = || sqlx::query_scalar::<_, i32>("select 1");
     let outcome = reader.fetch_one(query).now_or_never().unwrap();
@@ -69,6 +77,69 @@ fn choosing_a_node_allocates_nothing() {
             decide(&cluster, passed, &seen)
         });
     }
+}
+
+/// Home is there, for it has the map; the other clusters need not be.
+async fn sharded() -> (Clusters, devstack::Database) {
+    let services = devstack::shared().await;
+    let home = services.database("routing").await.unwrap();
+    let config = Config {
+        primary_url: SecretString::from(home.primary_url.as_str()),
+        ..Config::default()
+    };
+    let url = SecretString::from("postgres://holdfast@127.0.0.1:1/holdfast");
+    let shard = |buckets: &str| ClusterConfig {
+        primary_url: url.clone(),
+        replica_urls: vec![url.clone(); 2],
+        buckets: buckets.parse().unwrap(),
+        ..ClusterConfig::default()
+    };
+    let names = [("east", shard("0..399")), ("west", shard("400..799"))];
+    let shards = shards::Config {
+        clusters: names.map(|(name, shard)| (name.to_owned(), shard)).into(),
+        ..shards::Config::default()
+    };
+    let migrate = data::migrate::Config::default();
+    data::migrate::run(&config.primary_url, &migrate)
+        .await
+        .unwrap();
+    shards::deal(&config.primary_url, &shards, &[])
+        .await
+        .unwrap();
+    let clusters = Clusters::new(&config, &shards, &mut Registry::default()).unwrap();
+    (clusters, home)
+}
+
+#[test]
+fn finding_the_cluster_of_a_key_allocates_nothing() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _runtime = runtime.enter();
+    let (clusters, _home) = runtime.block_on(sharded());
+    let watched = clusters.clone();
+    let watch = runtime.handle().clone();
+    watch.spawn(async move { watched.watch(CancellationToken::new()).await });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while clusters.holder(Bucket::of(Uuid::nil())).is_err() {
+        assert!(Instant::now() < deadline, "the map is not read");
+        runtime.block_on(tokio::time::sleep(Duration::from_millis(10)));
+    }
+    let passed = Instant::now() - Duration::from_millis(1);
+    let keys: Vec<Uuid> = (0..1024).map(|_| Uuid::new_v4()).collect();
+    let next = std::cell::Cell::new(0);
+    let key = || {
+        next.set(next.get() + 1);
+        keys[next.get() % keys.len()]
+    };
+
+    assert_allocates_nothing("the cluster of a key", || {
+        black_box(clusters.holder(Bucket::of(key())).is_ok());
+    });
+    assert_allocates_nothing("the replica for a key", || {
+        let reader = clusters.db(passed).shard(key()).read();
+        let query = || sqlx::query_scalar::<_, i32>("select 1");
+        let outcome = reader.fetch_one(query).now_or_never().unwrap();
+        assert!(black_box(outcome).is_err());
+    });
 }
 
 #[test]

@@ -99,6 +99,30 @@ impl Stack {
         Ok(standby)
     }
 
+    /// Starts the primary of one more cluster, empty but for the application's role, with a fault proxy of its own. It runs
+    /// until the stack ends, even when the value is dropped.
+    pub async fn add_cluster(&self) -> Result<Postgres> {
+        let port = ports::free()?;
+        let name = format!("cluster_{port}");
+        let binaries = self.primary.binaries.clone();
+        let template = Template::prepare_another(&self.guard, &binaries, &name)
+            .await
+            .context("prepare another Postgres cluster")?;
+        let primary = Postgres {
+            guard: Arc::clone(&self.guard),
+            binaries,
+            data: self.guard.folder().join(&name),
+            name,
+            port,
+            superuser_password: template.superuser_password.clone(),
+            proxy: self.network.proxy(port)?,
+            process: Mutex::new(None),
+        };
+        template.copy_to(&primary.data).await?;
+        primary.start().await?;
+        Ok(primary)
+    }
+
     /// The Redis server.
     pub fn redis(&self) -> &Redis {
         &self.redis

@@ -29,6 +29,10 @@ fn misfit<T: Settings>(key: &str, leaf: &Leaf, error: &ConfigError, keys: &Keys)
         // What is allowed may quote what was found.
         return Fault::new(key, "is not a value this secret can have").found_in(&leaf.origin);
     }
+    if keys.is_in_map(key) && error.to_string().contains("unknown field") {
+        // Under a mistyped name it may be a secret.
+        return Fault::new(key, allowed::<T>(key, leaf, error)).found_in(&leaf.origin);
+    }
     let value = match &leaf.value.kind {
         config::ValueKind::String(text) => format!("{text:?}"),
         other => other.to_string(),

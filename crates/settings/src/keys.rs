@@ -35,8 +35,20 @@ impl Keys {
         leaves.filter(|(key, value)| !self.is_secret(key) && !value.is_null() && !value.is_object())
     }
 
+    /// Whether something can be set there: a key, or anything below a map whose entries the operator names.
     pub(crate) fn knows(&self, key: &str) -> bool {
-        self.leaves.contains_key(key)
+        self.leaves.contains_key(key) || self.is_in_map(key)
+    }
+
+    /// Whether `key` is a map whose entries the operator names.
+    pub(crate) fn is_map(&self, key: &str) -> bool {
+        self.leaves.get(key).is_some_and(Value::is_object)
+    }
+
+    /// Whether `key` is below such a map.
+    pub(crate) fn is_in_map(&self, key: &str) -> bool {
+        let mut sections = key.match_indices('.').map(|(end, _)| &key[..end]);
+        sections.any(|section| self.is_map(section))
     }
 
     /// Whether `key` is a part of other keys, so that no value can stand there.
@@ -53,7 +65,7 @@ impl Keys {
     }
 
     pub(crate) fn is_secret(&self, key: &str) -> bool {
-        self.secrets.contains(&key)
+        self.secrets.iter().any(|secret| covers(secret, key))
     }
 
     /// Whether the service has some value of `key` without anybody setting it.
@@ -69,6 +81,7 @@ impl Keys {
     pub(crate) fn show(&self, key: &str) -> String {
         match self.leaves.get(key) {
             Some(Value::Array(items)) if items.is_empty() => "[]".to_owned(),
+            Some(Value::Object(_)) => "(none)".to_owned(),
             Some(Value::Null) | None => "(not set)".to_owned(),
             Some(_) if self.is_secret(key) => MASK.to_owned(),
             Some(value) => value.to_string(),
@@ -82,6 +95,15 @@ impl Keys {
             .min()
             .map(|(_, key)| key)
     }
+}
+
+/// Whether a secret's name is that of `key`; `*` stands for an entry of a map, whatever its name.
+pub(crate) fn covers(secret: &str, key: &str) -> bool {
+    let mut names = key.split('.');
+    let is_same = secret
+        .split('.')
+        .all(|part| names.next().is_some_and(|name| part == "*" || part == name));
+    is_same && names.next().is_none()
 }
 
 /// An empty table is a leaf: a map whose entries are the operator's to name.

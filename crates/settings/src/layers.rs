@@ -131,11 +131,13 @@ impl Layers {
         }
     }
 
-    /// Descends to the keys the settings know; a table below such a key is its value.
+    /// Descends to the keys the settings know, in maps to the fields of their entries, as the environment names them.
     fn add_table(&mut self, key: String, value: Value, origin: &Origin, keys: &Keys) {
         match value.kind {
             ValueKind::Table(fields)
-                if !keys.knows(&key) && (!fields.is_empty() || keys.is_section(&key)) =>
+                if keys.is_map(&key)
+                    || keys.is_in_map(&key)
+                    || !keys.knows(&key) && (!fields.is_empty() || keys.is_section(&key)) =>
             {
                 for (name, field) in fields {
                     self.add_table(join(&key, &name), field, origin, keys);
@@ -157,7 +159,9 @@ impl Layers {
             let key = path.to_lowercase().replace("__", ".");
             match key.strip_suffix("_file") {
                 // A setting may itself be called `…_file`.
-                Some(target) if !keys.knows(&key) && keys.knows(target) => {
+                Some(target)
+                    if (!keys.knows(&key) || keys.is_secret(target)) && keys.knows(target) =>
+                {
                     mounted.push((target.to_owned(), name, value));
                 }
                 _ => direct.push((key, name, value)),

@@ -39,9 +39,15 @@ pub(crate) fn secrets<T: Settings>(leaves: &BTreeMap<String, Leaf>, defaults: &K
         })
     };
 
+    let of_entries = leaves
+        .keys()
+        .filter(|key| defaults.is_in_map(key) && defaults.is_secret(key));
     T::SECRETS
         .iter()
-        .filter_map(|key| fault(key, leaves.get(*key), defaults, &published))
+        .copied()
+        .filter(|key| !defaults.is_in_map(key))
+        .chain(of_entries.map(String::as_str))
+        .filter_map(|key| fault(key, leaves.get(key), defaults, &published))
         .collect()
 }
 

@@ -15,6 +15,19 @@ struct Sample {
     http: Http,
     #[garde(dive)]
     postgres: Postgres,
+    #[garde(dive)]
+    clusters: BTreeMap<String, Cluster>,
+}
+
+/// An entry that the operator names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+struct Cluster {
+    #[garde(custom(is_url))]
+    #[serde(serialize_with = "masked")]
+    url: SecretString,
+    #[garde(range(max = 9))]
+    weight: u8,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -124,7 +137,7 @@ impl Settings for Sample {
         ("dev", "[postgres]\nprimary_url = 'postgres://dev'\n"),
         ("prod", "[http]\nworkers = 8\n"),
     ];
-    const SECRETS: &'static [&'static str] = &["postgres.primary_url"];
+    const SECRETS: &'static [&'static str] = &["postgres.primary_url", "clusters.*.url"];
 
     fn rules(&self, _: &str) -> Vec<Fault> {
         ladder(&[
@@ -594,5 +607,64 @@ fn a_ladder_faults_each_pair_that_does_not_rise() {
             .map(|fault| fault.to_string().split(':').next().map(str::to_owned))
             .collect::<Vec<_>>(),
         [Some("a, b".to_owned()), Some("b, c".to_owned())]
+    );
+}
+
+#[test]
+fn entries_that_the_operator_names_are_set_field_by_field_from_everywhere() {
+    let url = Temp::new("cluster-url", 0o400, "postgres://canary-7f3a\n");
+    let file = Temp::new("clusters", 0o400, "[clusters.east]\nweight = 3\n");
+
+    let loaded = sample(&[
+        ("HOLDFAST_CONFIG_FILE", file.path()),
+        ("HOLDFAST__CLUSTERS__EAST__URL_FILE", url.path()),
+        ("HOLDFAST__CLUSTERS__WEST__WEIGHT", "4"),
+    ])
+    .unwrap();
+
+    let clusters = &loaded.settings.clusters;
+    assert_eq!(
+        clusters["east"].url.expose_secret(),
+        "postgres://canary-7f3a"
+    );
+    assert_eq!((clusters["east"].weight, clusters["west"].weight), (3, 4));
+    let shown = loaded.render();
+    assert!(shown.contains("clusters.east.weight = 3"), "{shown}");
+    assert!(shown.contains("clusters.east.url = ********"), "{shown}");
+    assert!(!shown.contains(CANARY), "{shown}");
+}
+
+#[test]
+fn a_faulty_entry_is_named_and_its_secrets_are_not() {
+    let said = faults(&[
+        ("HOLDFAST__CLUSTERS__EAST__WEIGHT", "10"),
+        ("HOLDFAST__CLUSTERS__WEST__WEIGHT", "heavy"),
+        ("HOLDFAST__CLUSTERS__EAST__URL", "mysql://canary-7f3a"),
+        ("HOLDFAST__CLUSTERS__EAST__URLL", "postgres://canary-7f3a"),
+    ]);
+
+    assert!(said.contains("clusters.east.weight = 10"), "{said}");
+    assert!(said.contains("clusters.west.weight = \"heavy\""), "{said}");
+    assert!(
+        said.contains("clusters.east.urll (env HOLDFAST__CLUSTERS__EAST__URLL)"),
+        "{said}"
+    );
+    assert!(said.contains("clusters.east.url = ********"), "{said}");
+    assert!(!said.contains(CANARY), "{said}");
+}
+
+#[test]
+fn prod_looks_at_the_secrets_of_every_entry() {
+    let open = Temp::new("open-url", 0o604, "postgres://canary-7f3a");
+
+    let said = faults(&[
+        ("HOLDFAST_PROFILE", "prod"),
+        ("HOLDFAST__POSTGRES__PRIMARY_URL", "postgres://own"),
+        ("HOLDFAST__CLUSTERS__EAST__URL_FILE", open.path()),
+    ]);
+
+    assert!(
+        said.contains("clusters.east.url") && said.contains("mode 0604"),
+        "{said}"
     );
 }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use data::postgres::Cluster;
+use data::postgres::{Clusters, shards};
 use http::StatusCode;
 use moka::future::Cache;
 use serde::Serialize;
@@ -67,13 +67,14 @@ pub async fn serve(arguments: &[String]) -> anyhow::Result<()> {
         .context("serving")
 }
 
-fn cluster(url: &str) -> anyhow::Result<Cluster> {
+fn cluster(url: &str) -> anyhow::Result<Clusters> {
     let config = data::postgres::Config {
         primary_url: url.to_owned().into(),
         ..Default::default()
     };
-    Ok(Cluster::new(
+    Ok(Clusters::new(
         &config,
+        &shards::Config::default(),
         &mut prometheus_client::registry::Registry::default(),
     )?)
 }
@@ -87,7 +88,7 @@ async fn from_sqlx(State(pool): State<PgPool>, Path(id): Path<Uuid>) -> Response
     )
 }
 
-async fn from_ping_free(State(cluster): State<Cluster>, Path(id): Path<Uuid>) -> Response {
+async fn from_ping_free(State(cluster): State<Clusters>, Path(id): Path<Uuid>) -> Response {
     let db = cluster.db(Instant::now() + Duration::from_secs(2));
     answer(
         db.read()

@@ -5,7 +5,7 @@
 use std::{fmt::Write, fs, hint::black_box, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use data::postgres::{Cluster, Config};
+use data::postgres::{Clusters, Config, shards};
 use devstack::{CpuLimit, Stack};
 use futures::FutureExt;
 use prometheus_client::registry::Registry;
@@ -123,7 +123,7 @@ fn exhausted(limits: &[CpuLimit]) -> anyhow::Result<f64> {
 }
 
 /// A cluster that reads from all `nodes`, the first of which is the primary.
-fn cluster(nodes: &[String]) -> anyhow::Result<Cluster> {
+fn cluster(nodes: &[String]) -> anyhow::Result<Clusters> {
     let replicas = if nodes.len() > 1 { nodes } else { &[] };
     let config = Config {
         primary_url: nodes[0].clone().into(),
@@ -136,7 +136,11 @@ fn cluster(nodes: &[String]) -> anyhow::Result<Cluster> {
         statement_timeout: PATIENCE,
         ..Config::default()
     };
-    Ok(Cluster::new(&config, &mut Registry::default())?)
+    Ok(Clusters::new(
+        &config,
+        &shards::Config::default(),
+        &mut Registry::default(),
+    )?)
 }
 
 /// Waits until the node shows the whole catalogue.
@@ -158,7 +162,7 @@ async fn caught_up(url: &str, products: usize) -> anyhow::Result<()> {
 }
 
 /// Reads until every node that takes reads has all its connections.
-async fn fill(cluster: &Cluster, ids: &Arc<[Uuid]>) -> anyhow::Result<()> {
+async fn fill(cluster: &Clusters, ids: &Arc<[Uuid]>) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         reads(cluster, ids, Duration::from_millis(200)).await?;
@@ -176,7 +180,7 @@ async fn fill(cluster: &Cluster, ids: &Arc<[Uuid]>) -> anyhow::Result<()> {
 }
 
 /// How many reads are answered in `length`.
-async fn reads(cluster: &Cluster, ids: &Arc<[Uuid]>, length: Duration) -> anyhow::Result<u64> {
+async fn reads(cluster: &Clusters, ids: &Arc<[Uuid]>, length: Duration) -> anyhow::Result<u64> {
     let end = Instant::now() + length;
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
@@ -200,7 +204,7 @@ async fn reads(cluster: &Cluster, ids: &Arc<[Uuid]>, length: Duration) -> anyhow
 }
 
 /// The time from a request's cluster to the chosen node, which turns the request away because its deadline has passed.
-fn decision(cluster: &Cluster) -> Duration {
+fn decision(cluster: &Clusters) -> Duration {
     let passed = Instant::now();
     let started = Instant::now();
     for _ in 0..DECISIONS {

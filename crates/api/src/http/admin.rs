@@ -94,7 +94,8 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
         "log_level": state.log_level.get(),
         "runtime_stalled_ms": state.app.health.stalled_for().as_millis(),
         "schema_is_current": state.app.schema_is_current(),
-        "postgres": state.app.cluster.status(),
+        "postgres": state.app.clusters.status(),
+        "shard_map": state.app.clusters.map_status(),
         "redis": { "healthy": redis.healthy, "checked_ago_ms": redis.age.map(|age| age.as_millis()), "error": redis.error },
     }))
 }

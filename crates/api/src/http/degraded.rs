@@ -36,7 +36,7 @@ pub enum Degradation {
     Stale,
     /// Recommendations are older ones, or what sells best, because the recommender does not answer.
     RecommendationsFallback,
-    /// A primary does not answer: what it holds cannot be written.
+    /// A primary does not answer, or home no longer confirms what lies on which cluster: something cannot be written.
     PrimaryAway,
     /// A replica does not answer, or is too far behind: the others do its work.
     ReplicaAway,
@@ -69,16 +69,14 @@ impl Degradation {
     }
 
     /// What it means for the service that this dependency is away.
-    fn of(check: &Check) -> Option<Self> {
+    fn of(check: &Check) -> Self {
         let name = check.name.as_str();
         if name == data::redis::NAME {
-            Some(Self::RedisAway)
-        } else if name.contains("-primary") {
-            Some(Self::PrimaryAway)
+            Self::RedisAway
         } else if name.contains("-replica") {
-            Some(Self::ReplicaAway)
+            Self::ReplicaAway
         } else {
-            None
+            Self::PrimaryAway
         }
     }
 }
@@ -163,7 +161,7 @@ impl Degradations {
     /// Takes over what the background checks have seen.
     pub fn note_checks(&self, checks: &[Check]) {
         let away = checks.iter().filter(|check| !check.healthy);
-        let away = away.filter_map(Degradation::of);
+        let away = away.map(Degradation::of);
         let standing = away.fold(0, |bits, one| bits | one.bit());
         self.0.standing.store(standing, Ordering::Relaxed);
     }

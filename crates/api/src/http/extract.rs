@@ -49,12 +49,12 @@ impl std::ops::Deref for Db {
 
 impl<S: Sync> FromRequestParts<S> for Db
 where
-    data::postgres::Cluster: FromRef<S>,
+    data::postgres::Clusters: FromRef<S>,
 {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let db = data::postgres::Cluster::from_ref(state).db(deadline_of(parts));
+        let db = data::postgres::Clusters::from_ref(state).db(deadline_of(parts));
         let seen = parts.extensions.get::<Seen>().cloned().unwrap_or_default();
         Ok(Self(db.consistent(seen.consistency)))
     }

@@ -6,6 +6,7 @@ mod migrate;
 mod process;
 pub mod seed;
 mod serve;
+mod shard;
 pub mod shutdown;
 mod work;
 
@@ -44,6 +45,8 @@ enum Role {
     Work,
     /// Bring the database's schema up to date; safe to run from several places at once
     Migrate,
+    /// Show which cluster holds which customers, and move them
+    Shard(shard::Args),
     /// Check the settings and print them with the origin of each
     CheckConfig,
     /// Ask a running service on this host whether it is alive; exit 0 if so
@@ -87,6 +90,7 @@ async fn run(role: Role, loaded: &Loaded<Settings>, signals: Signals) -> anyhow:
         Role::Serve => serve::run(loaded, signals).await,
         Role::Work => work::run(loaded, signals).await,
         Role::Migrate => migrate::run(&loaded.settings, signals).await,
+        Role::Shard(args) => shard::run(&args, &loaded.settings, signals).await,
         Role::CheckConfig => Ok(check_config::run(loaded)),
         Role::Healthcheck(args) => healthcheck::run(&args, &loaded.settings).await,
         Role::Seed(args) => seed::run(&args, loaded).await,

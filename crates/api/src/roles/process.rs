@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{CUT, shutdown::Signals};
 use crate::{
+    features::orders,
     http::{
         admin::{self, AdminState},
         observe::ObserveLayer,
@@ -51,14 +52,15 @@ impl Process {
             signals: Some(signals),
         };
         process.watch_dependencies();
+        process.resolve_holds(&settings.orders);
         process.serve_admin(metrics)?;
         Ok(process)
     }
 
     fn watch_dependencies(&self) {
-        let (cluster, stop) = (self.state.cluster.clone(), self.stop.clone());
+        let (clusters, stop) = (self.state.clusters.clone(), self.stop.clone());
         self.background
-            .spawn(async move { cluster.watch(stop).await });
+            .spawn(async move { clusters.watch(stop).await });
         self.background
             .spawn(self.state.redis.clone().watch(self.stop.clone()));
         let (state, stop) = (self.state.clone(), self.stop.clone());
@@ -67,6 +69,13 @@ impl Process {
         let (health, stop) = (self.state.health.clone(), self.stop.clone());
         self.background
             .spawn(async move { stop.run_until_cancelled(health.beat()).await });
+    }
+
+    /// In every role, so that nothing is left held where no process has another role.
+    fn resolve_holds(&self, config: &orders::Config) {
+        let (clusters, stop) = (self.state.clusters.clone(), self.stop.clone());
+        self.background
+            .spawn(orders::sweep(clusters, config.clone(), stop));
     }
 
     fn serve_admin(&self, metrics: Metrics) -> anyhow::Result<()> {

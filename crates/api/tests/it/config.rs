@@ -99,6 +99,64 @@ async fn timeouts_that_cannot_work_together_are_both_named() {
 }
 
 #[tokio::test]
+async fn clusters_that_cannot_work_together_are_named_with_what_is_allowed_and_without_their_passwords()
+ {
+    let url = "postgres://user:canary@host/shop";
+    let clusters = |east: &'static str, others: &[(&'static str, &'static str)]| {
+        let both = [
+            ("HOLDFAST__SHARDS__CLUSTERS__EAST__PRIMARY_URL", url),
+            ("HOLDFAST__SHARDS__CLUSTERS__WEST__PRIMARY_URL", url),
+            ("HOLDFAST__SHARDS__CLUSTERS__EAST__BUCKETS", east),
+            ("HOLDFAST__SHARDS__CLUSTERS__WEST__BUCKETS", "100..200"),
+        ];
+        [&both, others].concat()
+    };
+
+    let overlap = check(&clusters(
+        "0..100",
+        &[("HOLDFAST__SHARDS__MOVE_GRACE", "10s")],
+    ))
+    .await;
+    let range = check(&clusters("1000..1024", &[])).await;
+
+    let (overlap, range) = (text(&overlap), text(&range));
+    assert!(
+        overlap.contains("shards.clusters.west.buckets = \"100..200\"")
+            && overlap.contains("both claim 100;"),
+        "{overlap}"
+    );
+    assert!(overlap.contains("shards.move_grace = \"10s\""), "{overlap}");
+    assert!(
+        range.contains("shards.clusters.east.buckets = \"1000..1024\"")
+            && range.contains("from 0 to 1023"),
+        "{range}"
+    );
+    assert!(!format!("{overlap}{range}").contains("canary"));
+}
+
+#[tokio::test]
+async fn a_recommender_may_not_take_longer_than_the_request_that_can_do_without_it() {
+    let slow = ("HOLDFAST__RECOMMENDATIONS__UPSTREAM__TOTAL_TIMEOUT", "3s");
+    let url = (
+        "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL",
+        "http://recommender",
+    );
+
+    let (off, on) = (check(&[slow]).await, check(&[slow, url]).await);
+
+    assert_eq!(off.status.code(), Some(0), "{}", text(&off));
+    let text = text(&on);
+    assert_eq!(on.status.code(), MISCONFIGURED, "{text}");
+    let conflict = text
+        .lines()
+        .find(|line| line.contains(r#"recommendations.upstream.total_timeout = "3s""#));
+    assert!(
+        conflict.is_some_and(|line| line.contains(r#"http.read_deadline = "2s""#)),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn prod_refuses_secrets_that_are_missing_or_open_to_everyone() {
     let open = SecretFile::new("redis://:canary@cache/0", 0o644);
 

@@ -14,6 +14,7 @@ mod plans;
 mod pooler;
 mod round_trips;
 mod service;
+mod shards;
 mod shutdown;
 mod slow_clients;
 mod telemetry;

@@ -224,6 +224,24 @@ async fn a_pooler_that_cannot_work_is_named_by_readiness_and_log_and_needs_no_re
     assert_eq!(service.stop().await, Some(0));
 }
 
+/// A session gets what its server knows of the role at that moment.
+async fn standby_has_the_settings(database: &Database) {
+    let url = devstack::shared().await.replica_admin_url(&database.name);
+    let mut standby = PgConnection::connect(&url).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let settings = "select coalesce(sum(cardinality(setconfig)), 0) from pg_db_role_setting
+                    where setdatabase = (select oid from pg_database where datname = current_database())";
+    while sqlx::query_scalar::<_, i64>(settings)
+        .fetch_one(&mut standby)
+        .await
+        .unwrap()
+        < 4
+    {
+        assert!(Instant::now() < deadline, "the standby lacks the settings");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn limits_that_the_role_lacks_are_logged_with_the_statement_that_sets_them() {
     let scene = Scene::new(database().await, Pooling::default()).await;
@@ -243,6 +261,7 @@ async fn limits_that_the_role_lacks_are_logged_with_the_statement_that_sets_them
         .await
         .unwrap();
     admin.execute(AssertSqlSafe(remedy.as_str())).await.unwrap();
+    standby_has_the_settings(&scene.database).await;
     let scene = Scene::new(scene.database, Pooling::default()).await;
     let service = scene.serve().await;
     readiness(&service, is_well).await;

@@ -1,27 +1,25 @@
-//! The primary and its replicas, and the choice between them.
+//! One primary and its replicas, and the choice between them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use serde::{Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::config::{self, Config};
 use super::consistency::Consistency;
-use super::db::Db;
 use super::failure::Cause;
 use super::log::{Log, Need, Point};
-use super::metrics::{Instruments, PoolGauges, in_use_and_idle};
+use super::metrics::{Instruments, in_use_and_idle};
 use super::node::{Node, Role};
 
-/// The Postgres servers of the service. Cheap to clone; one per process.
+/// One primary with its replicas. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Cluster(pub(super) Arc<Inner>);
+pub(super) struct Cluster(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -44,7 +42,7 @@ pub struct InvalidUrl {
 /// What is known of one node, for probes and people.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct NodeStatus {
-    /// `postgres-primary`, `postgres-replica-0` …, the same as the `pool` label in metrics.
+    /// `postgres-primary`, `postgres-replica-0` …, of other clusters `shard-east-primary` …; also the `pool` label in metrics.
     pub name: String,
     /// What it is configured to be.
     pub role: Role,
@@ -74,58 +72,59 @@ pub struct NodeStatus {
     pub max: usize,
 }
 
+/// Where a cluster is.
+pub(super) struct Location<'a> {
+    /// What the names of its nodes begin with: they say nothing of home, where most services have everything.
+    pub(super) prefix: String,
+    /// The section its URLs are set in.
+    pub(super) section: String,
+    pub(super) primary_url: &'a SecretString,
+    pub(super) replica_urls: &'a [SecretString],
+}
+
 impl Cluster {
     /// A cluster with empty pools. Connects to nothing: connections are opened when they are needed.
-    ///
-    /// # Errors
-    /// When a URL cannot be read; names the setting.
-    pub fn new(config: &Config, registry: &mut Registry) -> Result<Self, InvalidUrl> {
-        let metrics = Instruments::register(registry);
-        let node = |name: String, role, url| Node::new(name, role, url, config, &metrics);
+    pub(super) fn new(
+        location: &Location<'_>,
+        config: &Config,
+        metrics: &Instruments,
+    ) -> Result<Self, InvalidUrl> {
+        let Location {
+            prefix, section, ..
+        } = location;
+        let node = |name: String, role, url| Node::new(name, role, url, config, metrics);
         let primary = node(
-            "postgres-primary".to_owned(),
+            format!("{prefix}-primary"),
             Role::Primary,
-            url("postgres.primary_url".to_owned(), &config.primary_url)?,
+            url(format!("{section}.primary_url"), location.primary_url)?,
         );
-        let replicas = config
+        let replicas = location
             .replica_urls
             .iter()
             .enumerate()
             .map(|(index, secret)| {
-                let url = url(format!("postgres.replica_urls[{index}]"), secret)?;
-                Ok(node(
-                    format!("postgres-replica-{index}"),
-                    Role::Replica,
-                    url,
-                ))
+                let url = url(format!("{section}.replica_urls[{index}]"), secret)?;
+                let name = format!("{prefix}-replica-{index}");
+                Ok(node(name, Role::Replica, url))
             });
         let replicas = replicas.collect::<Result<_, _>>()?;
-        let fallback = Semaphore::new(config.fallback_reads_max);
-        let inner = Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             primary,
             replicas,
-            fallback,
+            fallback: Semaphore::new(config.fallback_reads_max),
             log: Log::new(config.lag_max),
-            metrics,
+            metrics: metrics.clone(),
             config: config.clone(),
-        });
-        registry.register_collector(Box::new(PoolGauges(Arc::downgrade(&inner))));
-        Ok(Self(inner))
-    }
-
-    /// The database as one request sees it: nothing is begun after `deadline`, and nothing is waited for beyond it.
-    /// Its reads are as old as the replicas; see [`Db::consistent`].
-    pub fn db(&self, deadline: Instant) -> Db {
-        Db::new(self.clone(), deadline)
+        })))
     }
 
     /// What is known of each node, the primary first. Answers from memory.
-    pub fn status(&self) -> Vec<NodeStatus> {
-        self.0.nodes().map(status).collect()
+    pub(super) fn status(&self) -> impl Iterator<Item = NodeStatus> {
+        self.0.nodes().map(status)
     }
 
     /// The newest migration that the background check saw applied, on the primary if it was ever seen. None before.
-    pub fn schema_version(&self) -> Option<i64> {
+    pub(super) fn schema_version(&self) -> Option<i64> {
         self.0
             .nodes()
             .find_map(|node| node.health.last_check().schema_version)

@@ -177,7 +177,7 @@ pub(crate) fn parse(url: &SecretString) -> Option<PgConnectOptions> {
     PgConnectOptions::from_str(url).ok()
 }
 
-fn is_postgres_url(url: &SecretString, _: &()) -> garde::Result {
+pub(super) fn is_postgres_url(url: &SecretString, _: &()) -> garde::Result {
     match parse(url) {
         Some(_) => Ok(()),
         None => Err(garde::Error::new(
@@ -193,19 +193,26 @@ fn is_long_enough(key: &SecretString, _: &()) -> garde::Result {
     Err(garde::Error::new("must have 32 characters or more"))
 }
 
-fn masked<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn masked<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str("********")
 }
 
-fn masked_option<S: Serializer>(
+pub(super) fn masked_list<S: Serializer>(
+    secrets: &[SecretString],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(|_| "********"))
+}
+
+/// Whether there is a value, and not which.
+pub(super) fn masked_option<S: Serializer>(
     secret: &Option<SecretString>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(|_| "********").serialize(serializer)
-}
-
-fn masked_list<S: Serializer>(secrets: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(secrets.iter().map(|_| "********"))
+    match secret {
+        Some(secret) => masked(secret, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 #[cfg(test)]

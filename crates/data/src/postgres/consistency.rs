@@ -1,6 +1,6 @@
 //! What one request has to see, and what the next one will have to.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::position::{Position, Positions};
@@ -21,6 +21,8 @@ struct Memory {
     /// Whether the client will bring back what it is told.
     is_followed: AtomicBool,
     has_news: AtomicBool,
+    /// Of the shard map. Apart from the positions, because it binds no read that is not sharded.
+    map_version: AtomicU32,
     positions: Mutex<Positions>,
 }
 
@@ -39,7 +41,10 @@ impl Consistency {
     pub fn require(&self, positions: &Positions) {
         let Some(memory) = &self.0 else { return };
         memory.is_followed.store(true, Ordering::Relaxed);
-        if !positions.is_empty() {
+        memory
+            .map_version
+            .fetch_max(positions.map_version(), Ordering::Relaxed);
+        if positions.iter().next().is_some() {
             memory.positions().merge(positions);
             memory.is_bound.store(true, Ordering::Release);
         }
@@ -49,7 +54,11 @@ impl Consistency {
     pub fn to_hand_on(&self) -> Option<Positions> {
         let memory = self.0.as_ref()?;
         let has_news = memory.has_news.load(Ordering::Acquire);
-        has_news.then(|| *memory.positions())
+        has_news.then(|| {
+            let mut positions = *memory.positions();
+            positions.add_map(memory.map_version.load(Ordering::Relaxed));
+            positions
+        })
     }
 
     /// Whether any read has to see anything in particular.
@@ -58,11 +67,15 @@ impl Consistency {
         self.0.as_ref().is_some_and(is_bound)
     }
 
-    /// Notes a commit, or what a read saw.
-    pub(super) fn saw(&self, position: Position) {
+    /// Notes a commit, or what a read saw: its position where replicas may be behind it, and the version of the shard map that
+    /// led there; 0 where none did.
+    pub(super) fn saw(&self, position: Option<Position>, map_version: u32) {
         let Some(memory) = &self.0 else { return };
-        memory.positions().add(position);
-        memory.is_bound.store(true, Ordering::Release);
+        memory.map_version.fetch_max(map_version, Ordering::Relaxed);
+        if let Some(position) = position {
+            memory.positions().add(position);
+            memory.is_bound.store(true, Ordering::Release);
+        }
         memory.has_news.store(true, Ordering::Release);
     }
 
@@ -70,6 +83,12 @@ impl Consistency {
     pub(super) fn is_followed(&self) -> bool {
         let is_followed = |memory: &Arc<Memory>| memory.is_followed.load(Ordering::Relaxed);
         self.0.as_ref().is_some_and(is_followed)
+    }
+
+    /// The shard map that a read must not be older than. 0: any will do.
+    pub(super) fn map_version(&self) -> u32 {
+        let version = |memory: &Arc<Memory>| memory.map_version.load(Ordering::Relaxed);
+        self.0.as_ref().map_or(0, version)
     }
 
     /// What a read of a cluster has to see. None: any state will do.

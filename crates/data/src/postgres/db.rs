@@ -1,25 +1,31 @@
 //! The database as one request sees it: a `Reader` for what changes nothing, a `Writer` for the rest.
 
-use tokio::time::{Instant, timeout};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::cluster::Cluster;
+use super::clusters::{Clusters, Destination};
 use super::consistency::Consistency;
 use super::failure::{Cause, Failure};
 use super::limit::Limit;
 use super::log::Point;
 use super::node::Node;
-use super::place::{Home, Shard};
+use super::place::{Home, Place, Shard};
 use super::position::Position;
-use super::rows::{Affected, All, Command, Exchange, First, Mark, One, Rows};
+use super::rows::{All, Exchange, First, Mark, One, Rows};
 use crate::Error;
+
+/// How long a write whose bucket is moving waits at most before it looks again.
+const MOVE_PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// The database for one request, or the part of it that holds the rows of one key.
 #[derive(Clone, Debug)]
 pub struct Db<P = Home> {
-    cluster: Cluster,
+    clusters: Clusters,
     deadline: Instant,
-    consistency: Consistency,
+    pub(super) consistency: Consistency,
     place: P,
 }
 
@@ -39,31 +45,41 @@ pub struct Db<P = Home> {
 /// delete(&db.read()).await;
 /// # }
 /// ```
-/// With `write` in the place of `read` both compile.
-/// ```
-/// # use data::postgres::{Db, Writer};
-/// async fn delete(writer: &Writer) {}
+/// Nor do the rows of a key pass for those at home, or the other way round: they may be in different clusters.
+/// ```compile_fail,E0308
+/// # use data::postgres::{Db, Reader, Shard};
+/// async fn orders(reader: &Reader<Shard>) {}
 /// # async fn example(db: Db) {
+/// orders(&db.read()).await;
+/// # }
+/// ```
+/// With `write` in the place of `read`, and a key, all of it compiles.
+/// ```
+/// # use data::postgres::{Db, Reader, Shard, Writer};
+/// async fn delete(writer: &Writer) {}
+/// async fn orders(reader: &Reader<Shard>) {}
+/// # async fn example(db: Db, customer_id: uuid::Uuid) {
 /// let _ = db.write().execute(|| sqlx::query("delete from products")).await;
 /// delete(&db.write()).await;
+/// orders(&db.shard(customer_id).read()).await;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reader<P = Home> {
-    db: Db<P>,
-    on_primary: bool,
+    pub(super) db: Db<P>,
+    pub(super) on_primary: bool,
 }
 
 /// Runs statements on the primary. Where its writes are in the log, the request's [`Consistency`] remembers.
 #[derive(Clone, Debug)]
 pub struct Writer<P = Home> {
-    db: Db<P>,
+    pub(super) db: Db<P>,
 }
 
 impl Db {
-    pub(super) fn new(cluster: Cluster, deadline: Instant) -> Self {
+    pub(super) fn new(clusters: Clusters, deadline: Instant) -> Self {
         Self {
-            cluster,
+            clusters,
             deadline,
             consistency: Consistency::NONE,
             place: Home,
@@ -79,7 +95,7 @@ impl Db {
     /// The rows of one key, wherever they are.
     pub fn shard(&self, key: Uuid) -> Db<Shard> {
         Db {
-            cluster: self.cluster.clone(),
+            clusters: self.clusters.clone(),
             deadline: self.deadline,
             consistency: self.consistency.clone(),
             place: Shard { key },
@@ -87,7 +103,7 @@ impl Db {
     }
 }
 
-impl<P: Copy> Db<P> {
+impl<P: Place> Db<P> {
     /// For reads that may be as old as the replicas' lag, but not older than what the request has to see.
     pub fn read(&self) -> Reader<P> {
         Reader {
@@ -111,13 +127,32 @@ impl<P: Copy> Db<P> {
         Writer { db: self.clone() }
     }
 
+    /// Where its rows are at this moment.
+    pub(super) fn destination(&self) -> Result<Destination<'_>, Error> {
+        self.clusters.destination(self.place.bucket())
+    }
+
+    /// After a write that was refused because its bucket is moving: waits until it may have arrived. Nobody is told when a
+    /// move is given up, so the write is tried again after a while in any case. False when the deadline has passed.
+    pub(super) async fn after_move(&self, from: u32) -> bool {
+        let pause = Instant::now() + MOVE_PAUSE_MAX.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let limit = pause.min(self.deadline);
+        match self.clusters.map() {
+            Some(map) => _ = map.changed(from + 1, limit).await,
+            None => sleep_until(limit).await,
+        }
+        self.clusters.home().0.metrics.moved_writes.inc();
+        Instant::now() < self.deadline
+    }
+
     /// Remembers where the log was after a commit or a read. Not knowing where counts as beyond all that replicas have.
-    fn saw(&self, mark: Option<Point>) {
-        let cluster = &self.cluster.0;
-        if mark.is_some_and(|mark| cluster.log.is_overtaken_by(mark)) {
+    pub(super) fn saw(&self, to: Destination<'_>, mark: Option<Point>) {
+        let cluster = &to.cluster.0;
+        let log = &cluster.log;
+        if mark.is_some_and(|mark| log.is_overtaken_by(mark)) {
             cluster.primary.progress.look_now();
         }
-        let position = match (cluster.log.system(), mark) {
+        let position = match (log.system(), mark) {
             (0, _) | (_, None) => Position::UNKNOWN,
             (system, Some(Point { timeline, lsn })) => Position {
                 system,
@@ -125,27 +160,39 @@ impl<P: Copy> Db<P> {
                 lsn,
             },
         };
-        self.consistency.saw(position);
+        self.consistency.saw(Some(position), to.map_version);
+    }
+
+    /// How long a statement on a primary may take.
+    pub(super) fn limit(&self, cluster: &Cluster) -> Limit {
+        Limit::new(self.deadline, cluster.0.config.statement_timeout)
+    }
+}
+
+impl Db<Shard> {
+    /// Whose rows it is about.
+    pub(super) fn key(&self) -> Uuid {
+        self.place.key
     }
 }
 
 impl Reader<Shard> {
     /// Whose rows it is about.
     pub fn key(&self) -> Uuid {
-        self.db.place.key
+        self.db.key()
     }
 }
 
 impl Writer<Shard> {
     /// Whose rows it is about.
     pub fn key(&self) -> Uuid {
-        self.db.place.key
+        self.db.key()
     }
 }
 
 /// Each query is given as a closure, because it is made again when it is sent again: to the primary after a replica failed,
 /// or on a new connection after a pooled one had died.
-impl<P: Copy> Reader<P> {
+impl<P: Place> Reader<P> {
     /// The one row of the answer; no row is an error. For `count(*)` and the like.
     pub async fn fetch_one<Q: Rows>(&self, query: impl Fn() -> Q) -> Result<Q::Row, Error> {
         self.run(|| One(query())).await
@@ -165,13 +212,21 @@ impl<P: Copy> Reader<P> {
     }
 
     async fn run<E: Exchange>(&self, exchange: impl Fn() -> E) -> Result<E::Answer, Error> {
-        let cluster = &self.db.cluster.0;
+        let to = self.destination().await?;
+        let cluster = &to.cluster.0;
         if self.on_primary || !cluster.has_replicas() {
-            return self.on_primary(exchange).await;
+            return self.on_primary(to.cluster, exchange).await;
         }
-        let cause = match cluster.replica_for(&self.db.consistency).await {
+        let replica = match to.is_settling {
+            true => Err(Cause::Moved),
+            false => cluster.replica_for(&self.db.consistency).await,
+        };
+        let cause = match replica {
             Err(cause) => cause,
-            Ok(replica) => match replica.read(&exchange, self.replica_limit()).await {
+            Ok(replica) => match replica
+                .read(&exchange, self.replica_limit(to.cluster))
+                .await
+            {
                 Err(failure) if failure.cause.is_worth_another_node() => failure.cause,
                 outcome => {
                     self.note_taken_by(replica);
@@ -185,20 +240,45 @@ impl<P: Copy> Reader<P> {
         let Ok(Ok(_permit)) = wait else {
             return Err(dependency_error(&cluster.primary, Cause::Exhausted.into()));
         };
-        let answer = self.on_primary(exchange).await?;
+        let answer = self.on_primary(to.cluster, exchange).await?;
         if self.db.consistency.is_followed() {
             // No earlier than the read, and so no older than what it saw.
-            let mark = self.on_primary(|| Mark).await.ok().flatten();
-            self.db.saw(mark);
+            let mark = self.on_primary(to.cluster, || Mark).await.ok().flatten();
+            self.db.saw(to, mark);
         }
         Ok(answer)
     }
 
-    async fn on_primary<E: Exchange>(&self, exchange: impl Fn() -> E) -> Result<E::Answer, Error> {
-        let cluster = &self.db.cluster.0;
-        let limit = Limit::new(self.db.deadline, cluster.config.statement_timeout);
-        let outcome = cluster.primary.read(exchange, limit).await;
-        outcome.map_err(|failure| dependency_error(&cluster.primary, failure))
+    /// By a map that is not older than the one by which the client's last write or read found its cluster.
+    async fn destination(&self) -> Result<Destination<'_>, Error> {
+        let Db {
+            clusters,
+            place,
+            consistency,
+            ..
+        } = &self.db;
+        let (Some(map), Some(_)) = (clusters.map(), place.bucket()) else {
+            return self.db.destination();
+        };
+        let needed = consistency.map_version();
+        if needed > map.version() {
+            map.reach(needed, self.db.deadline).await?;
+        }
+        let to = self.db.destination()?;
+        if to.map_version > needed && consistency.is_followed() {
+            consistency.saw(None, to.map_version);
+        }
+        Ok(to)
+    }
+
+    async fn on_primary<E: Exchange>(
+        &self,
+        cluster: &Cluster,
+        exchange: impl Fn() -> E,
+    ) -> Result<E::Answer, Error> {
+        let primary = &cluster.0.primary;
+        let outcome = primary.read(exchange, self.db.limit(cluster)).await;
+        outcome.map_err(|failure| dependency_error(primary, failure))
     }
 
     fn note_taken_by(&self, node: &Node) {
@@ -208,8 +288,8 @@ impl<P: Copy> Reader<P> {
     }
 
     /// A replica gets little time, because the primary is still to be asked; all of it when the primary is down.
-    fn replica_limit(&self) -> Limit {
-        let cluster = &self.db.cluster.0;
+    fn replica_limit(&self, cluster: &Cluster) -> Limit {
+        let cluster = &cluster.0;
         let is_primary_up = cluster.primary.health.is_up();
         Limit::new(
             self.db.deadline,
@@ -222,79 +302,6 @@ impl<P: Copy> Reader<P> {
     }
 }
 
-/// A statement is sent at most once: whether a lost one took effect cannot be known.
-impl<P: Copy> Writer<P> {
-    /// The one row of the answer, as of `insert … returning`; no row is an error.
-    pub async fn fetch_one<Q: Rows>(&self, query: impl FnOnce() -> Q) -> Result<Q::Row, Error> {
-        self.run(One(query())).await
-    }
-
-    /// The first row of the answer, if there is one.
-    pub async fn fetch_optional<Q: Rows>(
-        &self,
-        query: impl FnOnce() -> Q,
-    ) -> Result<Option<Q::Row>, Error> {
-        self.run(First(query())).await
-    }
-
-    /// All rows of the answer. The statement bounds their number.
-    pub async fn fetch_all<Q: Rows>(
-        &self,
-        query: impl FnOnce() -> Q,
-    ) -> Result<Vec<Q::Row>, Error> {
-        self.run(All(query())).await
-    }
-
-    /// Runs a statement without an answer; the number of rows it changed.
-    pub async fn execute<C: Command>(&self, statement: impl FnOnce() -> C) -> Result<u64, Error> {
-        self.run(Affected(statement())).await
-    }
-
-    /// A reader on the primary: it sees what was just written, by anybody.
-    pub fn reader(&self) -> Reader<P> {
-        Reader {
-            db: self.db.clone(),
-            on_primary: true,
-        }
-    }
-
-    async fn run<E: Exchange>(&self, exchange: E) -> Result<E::Answer, Error> {
-        let outcome = self.run_and_mark(exchange).await;
-        outcome.map_err(|failure| dependency_error(self.primary(), failure))
-    }
-
-    /// A statement outside a transaction commits by itself, so where that was is a second question.
-    async fn run_and_mark<E: Exchange>(&self, exchange: E) -> Result<E::Answer, Failure> {
-        let mut lease = self.primary().lease(self.limit()).await?;
-        let answer = lease.run(exchange, self.limit()).await?;
-        if E::has_effect(&answer) && self.db.cluster.0.has_replicas() {
-            let mark = lease.run(Mark, self.limit()).await;
-            self.committed(mark.ok().flatten());
-        }
-        Ok(answer)
-    }
-
-    pub(super) fn committed(&self, mark: Option<Point>) {
-        self.db.saw(mark);
-    }
-
-    pub(super) fn cluster(&self) -> &Cluster {
-        &self.db.cluster
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.db.deadline
-    }
-
-    pub(super) fn primary(&self) -> &std::sync::Arc<Node> {
-        &self.cluster().0.primary
-    }
-
-    pub(super) fn limit(&self) -> Limit {
-        Limit::new(self.deadline(), self.cluster().0.config.statement_timeout)
-    }
-}
-
-fn dependency_error(node: &Node, failure: Failure) -> Error {
+pub(super) fn dependency_error(node: &Node, failure: Failure) -> Error {
     failure.into_error(node.role.dependency())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::node::Role;
 use super::pooler;
+use super::shards::FENCED;
 use crate::Error;
 
 /// The kinds of failure that are treated differently somewhere.
@@ -29,6 +30,8 @@ pub(super) enum Cause {
     ReadOnly,
     #[error("another transaction was in the way")]
     Conflict,
+    #[error("the rows are moving to another cluster")]
+    Moved,
     #[error("a constraint refused the statement")]
     Constraint,
     #[error("the statement failed")]
@@ -52,6 +55,7 @@ impl Cause {
             Self::Lost => "lost",
             Self::ReadOnly => "read_only",
             Self::Conflict => "conflict",
+            Self::Moved => "moved",
             Self::Constraint => "constraint",
             Self::Statement => "statement",
             Self::Unreadable => "unreadable",
@@ -62,7 +66,7 @@ impl Cause {
     pub(super) fn spares_the_connection(self) -> bool {
         matches!(
             self,
-            Self::Cancelled | Self::Conflict | Self::Constraint | Self::Statement
+            Self::Cancelled | Self::Conflict | Self::Moved | Self::Constraint | Self::Statement
         )
     }
 
@@ -84,6 +88,7 @@ impl Cause {
             | Self::Conflict => true,
             Self::Deadline
             | Self::ReadOnly
+            | Self::Moved
             | Self::Constraint
             | Self::Statement
             | Self::Unreadable => false,
@@ -186,6 +191,7 @@ fn classify(error: &sqlx::Error) -> Cause {
         // Gone from the server's session: somebody deallocated it, or a pooler has changed the session. Nothing was run.
         "26000" => Cause::Lost,
         "25006" => Cause::ReadOnly,
+        FENCED => Cause::Moved,
         // A migration changed the type of a prepared statement's result; a new connection prepares it afresh.
         "0A000" if is_refused_plan(error.as_ref()) => Cause::Lost,
         code if code.starts_with("08") => Cause::Lost,

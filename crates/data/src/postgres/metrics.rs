@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::cluster::Inner;
+use super::clusters::Inner;
 use super::node::{Node, Role};
 
 type Labels = Vec<(&'static str, String)>;
@@ -24,7 +24,7 @@ struct Reason {
 }
 
 /// The instruments of all nodes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Instruments {
     wait: Family<Labels, Histogram, fn() -> Histogram>,
     timeouts: Family<Labels, Counter>,
@@ -35,6 +35,8 @@ pub(super) struct Instruments {
     consistent_reads: Family<Labels, Counter>,
     pools_replaced: Family<Labels, Counter>,
     pub(super) transaction_retries: Counter,
+    /// Writes that came to a bucket while it was moving.
+    pub(super) moved_writes: Counter,
 }
 
 /// The instruments of one node, looked up once.
@@ -60,6 +62,7 @@ impl Instruments {
             consistent_reads: Family::default(),
             pools_replaced: Family::default(),
             transaction_retries: Counter::default(),
+            moved_writes: Counter::default(),
         };
         registry.register_with_unit(
             "db_client_connections_wait",
@@ -92,6 +95,11 @@ impl Instruments {
             "db_client_transaction_retries",
             "Transactions begun again after a conflict",
             new.transaction_retries.clone(),
+        );
+        registry.register(
+            "shard_moved_writes",
+            "Writes begun again because their bucket was moving to another cluster",
+            new.moved_writes.clone(),
         );
         registry.register(
             "consistent_reads",
@@ -190,6 +198,12 @@ impl Collector for PoolGauges {
             let max = as_gauge(node.status().max_size);
             ConstGauge::new(max).encode(gauge.encode_family(&[("pool", node.name.as_str())])?)?;
         }
+        if let Some(version) = cluster.map_version() {
+            let help = "Version of the shard map in this process, 0 before it was read";
+            let gauge =
+                encoder.encode_descriptor("shard_map_version", help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::from(version)).encode(gauge)?;
+        }
         replication(&cluster, &mut encoder)
     }
 }
@@ -198,7 +212,7 @@ impl Collector for PoolGauges {
 fn replication(cluster: &Inner, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let checks = || {
         let check = |node: &Arc<Node>| (node.name.clone(), node.health.last_check().clone());
-        cluster.replicas.iter().map(check)
+        cluster.replicas().map(check)
     };
     let lags = || checks().filter_map(|(name, check)| Some((name, check.lag?)));
     let help = "How far the replica is behind the primary";

@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use super::shards::Bucket;
+
 /// The cluster of everything that is not sharded.
 #[derive(Clone, Copy, Debug)]
 pub struct Home;
@@ -10,4 +12,30 @@ pub struct Home;
 #[derive(Clone, Copy, Debug)]
 pub struct Shard {
     pub(super) key: Uuid,
+}
+
+/// [`Home`] or [`Shard`].
+pub trait Place: Sealed + Copy + Send + Sync {
+    /// The bucket that its rows are dealt with. None: they stay at home.
+    #[doc(hidden)]
+    fn bucket(&self) -> Option<Bucket>;
+}
+
+/// Keeps the places to those two.
+pub trait Sealed {}
+
+impl Sealed for Home {}
+
+impl Sealed for Shard {}
+
+impl Place for Home {
+    fn bucket(&self) -> Option<Bucket> {
+        None
+    }
+}
+
+impl Place for Shard {
+    fn bucket(&self) -> Option<Bucket> {
+        Some(Bucket::of(self.key))
+    }
 }

@@ -27,11 +27,12 @@ impl Position {
     }
 }
 
-/// The newest position of each of a few clusters. A plain value without allocation.
+/// The newest position of each of a few clusters, and the newest shard map. A plain value without allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
     entries: [Position; POSITIONS_MAX],
     count: usize,
+    map_version: u32,
 }
 
 impl Positions {
@@ -55,6 +56,17 @@ impl Positions {
     /// Remembers all of another's positions.
     pub fn merge(&mut self, other: &Self) {
         other.iter().for_each(|position| self.add(*position));
+        self.add_map(other.map_version);
+    }
+
+    /// Remembers the version of a shard map by which something was written, if it is newer.
+    pub fn add_map(&mut self, version: u32) {
+        self.map_version = self.map_version.max(version);
+    }
+
+    /// The newest shard map by which anything was written. By an older one it would be looked for where it was before.
+    pub fn map_version(&self) -> u32 {
+        self.map_version
     }
 
     /// What is remembered of a cluster.
@@ -70,7 +82,7 @@ impl Positions {
 
     /// Whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == 0 && self.map_version == 0
     }
 }
 

@@ -1,7 +1,7 @@
 //! Consistency tokens: what a client has seen and written, signed, so that any process serves its next read no older state.
 //!
-//! A token is opaque to clients: a version byte, the moment it ends, up to [`POSITIONS_MAX`] positions and the first half
-//! of an HMAC-SHA256 (RFC 2104, truncated as its section 5 allows), in base64url. It is signed because a made-up one would
+//! A token is opaque to clients: a version byte, the moment it ends, the version of the shard map, up to [`POSITIONS_MAX`]
+//! positions and the first half of an HMAC-SHA256 (RFC 2104, truncated as its section 5 allows), in base64url. It is signed because a made-up one would
 //! send its reads to the primary.
 
 use std::fmt;
@@ -18,7 +18,7 @@ use super::config::Config;
 use super::position::{POSITIONS_MAX, Position, Positions};
 
 const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 1 + 8;
+const HEAD_BYTES: usize = 1 + 8 + 4;
 const POSITION_BYTES: usize = 8 + 4 + 8;
 const MAC_BYTES: usize = 16;
 const BYTES_MAX: usize = HEAD_BYTES + POSITIONS_MAX * POSITION_BYTES + MAC_BYTES;
@@ -72,6 +72,7 @@ impl Tokens {
         let mut bytes = Vec::with_capacity(BYTES_MAX);
         bytes.push(VERSION);
         bytes.extend_from_slice(&seconds(now + self.0.ttl).to_be_bytes());
+        bytes.extend_from_slice(&positions.map_version().to_be_bytes());
         for position in positions.iter() {
             bytes.extend_from_slice(&position.system.to_be_bytes());
             bytes.extend_from_slice(&position.timeline.to_be_bytes());
@@ -96,11 +97,13 @@ impl Tokens {
             return None;
         }
         let (&version, rest) = signed.split_first()?;
-        let (ends, mut rest) = rest.split_first_chunk::<8>()?;
+        let (ends, rest) = rest.split_first_chunk::<8>()?;
+        let (map_version, mut rest) = rest.split_first_chunk::<4>()?;
         if version != VERSION || u64::from_be_bytes(*ends) < seconds(now) {
             return None;
         }
         let mut positions = Positions::default();
+        positions.add_map(u32::from_be_bytes(*map_version));
         while let Some((position, more)) = rest.split_first_chunk::<POSITION_BYTES>() {
             positions.add(read(position)?);
             rest = more;
@@ -144,6 +147,7 @@ mod tests {
 
     fn positions(count: u64) -> Positions {
         let mut positions = Positions::default();
+        positions.add_map(7);
         for system in 1..=count {
             positions.add(Position {
                 system,

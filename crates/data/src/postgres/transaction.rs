@@ -6,11 +6,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::db::Writer;
+use super::cluster::Cluster;
+use super::clusters::Destination;
+use super::db::{Db, Writer};
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
 use super::limit::Limit;
-use super::place::{Home, Shard};
+use super::place::{Home, Place, Shard};
 use super::rows::{Affected, All, Command, Exchange, First, One, Rows};
 use crate::Error;
 
@@ -31,15 +33,38 @@ pub struct Tx<P = Home> {
     home: Option<oneshot::Sender<Unfinished>>,
     /// The first failure. Postgres then ignores all that follows, and would even answer a commit with success.
     failure: Option<Error>,
-    is_conflict: bool,
-    writer: Writer<P>,
+    retry: Option<Retry>,
+    db: Db<P>,
+    cluster: Cluster,
+    /// The version of the shard map that led to the cluster; 0 where none did.
+    map_version: u32,
+}
+
+/// Why a transaction that failed may be begun again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// Others were in the way.
+    Conflict,
+    /// Its rows are moving to another cluster.
+    Moved,
+}
+
+/// A transaction at home, asked for the rows of a key. No transaction spans two clusters.
+#[derive(Debug)]
+pub enum Reach {
+    /// They are at home too: the same transaction, for them.
+    Here(Tx<Shard>),
+    /// They are on another cluster: the transaction as it was.
+    Elsewhere(Tx<Home>),
 }
 
 /// A transaction that was not committed, with its connection.
 #[derive(Debug)]
 struct Unfinished {
     lease: Lease,
-    is_conflict: bool,
+    retry: Option<Retry>,
+    /// By which its rows were looked for, which is another one than the transaction began with after [`Tx::for_key`].
+    map_version: u32,
 }
 
 /// The proof that a transaction was committed, with what it made.
@@ -50,12 +75,12 @@ pub struct Committed<T>(T);
 /// The server may or may not have committed before the connection was lost.
 #[derive(Debug, thiserror::Error)]
 #[error("the outcome of the commit is unknown")]
-struct OutcomeUnknown(#[source] Cause);
+pub(crate) struct OutcomeUnknown(#[source] Cause);
 
-impl<P: Copy> Writer<P> {
+impl<P: Place> Writer<P> {
     /// Runs a transaction. The closure gets it by value and returns what `Tx::commit` answered; on any error it is rolled
-    /// back. After a serialization failure or a deadlock the closure runs again, a few times at most and only before the
-    /// deadline: it must do nothing outside the database.
+    /// back. After a serialization failure or a deadlock the closure runs again, a few times at most; and as long as its rows
+    /// are moving to another cluster. All of it only before the deadline. It must do nothing outside the database.
     ///
     /// ```
     /// # async fn example(writer: &data::postgres::Writer) -> Result<(), data::Error> {
@@ -80,8 +105,9 @@ impl<P: Copy> Writer<P> {
     {
         let mut attempt = 1;
         loop {
+            let to = self.db.destination()?;
             let (home, mut returned) = oneshot::channel();
-            let tx = self.begin(home).await?;
+            let tx = self.begin(to, home).await?;
             let error = match body(tx).await {
                 Ok(Committed(value)) => return Ok(value),
                 Err(error) => error,
@@ -90,32 +116,47 @@ impl<P: Copy> Writer<P> {
             let Ok(unfinished) = returned.try_recv() else {
                 return Err(error);
             };
-            let is_conflict = unfinished.is_conflict;
-            self.roll_back(unfinished.lease).await;
-            if !is_conflict || attempt == ATTEMPTS_MAX || !self.pause(attempt).await {
+            self.roll_back(to, unfinished.lease).await;
+            let is_again = match unfinished.retry {
+                None => false,
+                Some(Retry::Conflict) if attempt == ATTEMPTS_MAX => false,
+                Some(Retry::Conflict) => {
+                    let has_time = self.pause(attempt).await;
+                    to.cluster.0.metrics.transaction_retries.inc();
+                    attempt += 1;
+                    has_time
+                }
+                Some(Retry::Moved) => self.db.after_move(unfinished.map_version).await,
+            };
+            if !is_again {
                 return Err(error);
             }
-            self.cluster().0.metrics.transaction_retries.inc();
-            attempt += 1;
         }
     }
 
-    async fn begin(&self, home: oneshot::Sender<Unfinished>) -> Result<Tx<P>, Error> {
-        let lease = self.primary().begin(self.limit()).await;
+    async fn begin(
+        &self,
+        to: Destination<'_>,
+        home: oneshot::Sender<Unfinished>,
+    ) -> Result<Tx<P>, Error> {
+        let limit = self.db.limit(to.cluster);
+        let lease = to.cluster.0.primary.begin(limit).await;
         let lease = lease.map_err(|failure| failure.into_error(DEPENDENCY))?;
         Ok(Tx {
             lease: Some(lease),
             home: Some(home),
             failure: None,
-            is_conflict: false,
-            writer: self.clone(),
+            retry: None,
+            db: self.db.clone(),
+            cluster: to.cluster.clone(),
+            map_version: to.map_version,
         })
     }
 
     /// Bounded by a time of its own, because the deadline may be why there is something to roll back. A failure closes the
     /// connection, which rolls back too.
-    async fn roll_back(&self, mut lease: Lease) {
-        let limit = Limit::after(self.cluster().0.config.acquire_timeout);
+    async fn roll_back(&self, to: Destination<'_>, mut lease: Lease) {
+        let limit = Limit::after(to.cluster.0.config.acquire_timeout);
         if let Err(failure) = lease.roll_back(limit).await {
             tracing::debug!(
                 reason = failure.cause.label(),
@@ -127,7 +168,7 @@ impl<P: Copy> Writer<P> {
     /// Waits a random while before the next attempt. False when the deadline leaves no time for it.
     async fn pause(&self, attempt: u32) -> bool {
         let pause = (PAUSE_MAX * 2_u32.pow(attempt - 1)).mul_f64(fastrand::f64());
-        let has_time = Instant::now() + pause < self.deadline();
+        let has_time = Instant::now() + pause < self.db.deadline();
         if has_time {
             sleep(pause).await;
         }
@@ -138,11 +179,35 @@ impl<P: Copy> Writer<P> {
 impl Tx<Shard> {
     /// Whose rows it is about.
     pub fn key(&self) -> Uuid {
-        self.writer.key()
+        self.db.key()
     }
 }
 
-impl<P: Copy> Tx<P> {
+impl Tx<Home> {
+    /// The same transaction for the rows of a key, where they are at home too.
+    ///
+    /// # Errors
+    /// `Unavailable` while it is not known where they are.
+    pub fn for_key(mut self, key: Uuid) -> Result<Reach, Error> {
+        let db = self.db.shard(key);
+        let to = db.destination()?;
+        if !std::sync::Arc::ptr_eq(&to.cluster.0, &self.cluster.0) {
+            return Ok(Reach::Elsewhere(self));
+        }
+        let map_version = to.map_version;
+        Ok(Reach::Here(Tx {
+            lease: self.lease.take(),
+            home: self.home.take(),
+            failure: self.failure.take(),
+            retry: self.retry,
+            db,
+            cluster: self.cluster.clone(),
+            map_version,
+        }))
+    }
+}
+
+impl<P: Place> Tx<P> {
     /// The one row of the answer; no row is an error.
     pub async fn fetch_one<Q: Rows>(&mut self, query: Q) -> Result<Q::Row, Error> {
         self.run(One(query)).await
@@ -179,7 +244,12 @@ impl<P: Copy> Tx<P> {
         match lease.commit(limit).await {
             Ok(mark) => {
                 self.home = None;
-                self.writer.committed(mark);
+                let to = Destination {
+                    cluster: &self.cluster,
+                    map_version: self.map_version,
+                    is_settling: false,
+                };
+                self.db.saw(to, mark);
                 Ok(Committed(value))
             }
             Err(failure) if failure.cause.spares_the_connection() => Err(self.note(failure)),
@@ -209,11 +279,15 @@ impl<P: Copy> Tx<P> {
     }
 
     fn limit(&self) -> Limit {
-        self.writer.limit()
+        self.db.limit(&self.cluster)
     }
 
     fn note(&mut self, failure: Failure) -> Error {
-        self.is_conflict = failure.cause == Cause::Conflict;
+        self.retry = match failure.cause {
+            Cause::Conflict => Some(Retry::Conflict),
+            Cause::Moved => Some(Retry::Moved),
+            _ => None,
+        };
         // A missing row is the caller's disappointment, not a failed statement: the transaction goes on.
         let is_row_missing = matches!(failure.source, Some(sqlx::Error::RowNotFound));
         let error = failure.into_error(DEPENDENCY);
@@ -230,7 +304,8 @@ impl<P> Drop for Tx<P> {
             // When nobody waits there, the request was given up: the lease is dropped, and so closed.
             let _ = home.send(Unfinished {
                 lease,
-                is_conflict: self.is_conflict,
+                retry: self.retry,
+                map_version: self.map_version,
             });
         }
     }

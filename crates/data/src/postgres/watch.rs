@@ -8,7 +8,6 @@ use futures::future::join_all;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, Inner};
 use super::failure::summary;
@@ -76,8 +75,8 @@ struct Watcher<'a> {
 }
 
 impl Cluster {
-    /// Checks every node each `check_interval` until `shutdown`. To be run by one task for as long as the process serves.
-    pub async fn watch(&self, shutdown: CancellationToken) {
+    /// Checks every node each `check_interval`, until it is dropped.
+    pub(super) async fn watch(&self) {
         let watchers = self.0.nodes().map(|node| {
             let watcher = Watcher {
                 cluster: &self.0,
@@ -88,7 +87,7 @@ impl Cluster {
             };
             watcher.run()
         });
-        shutdown.run_until_cancelled(join_all(watchers)).await;
+        join_all(watchers).await;
     }
 }
 

@@ -139,6 +139,12 @@ impl Postgres {
         self.execute("select pg_reload_conf()").await
     }
 
+    /// Makes an empty database that belongs to the application's role. It is there until the stack ends.
+    pub async fn create_database(&self, name: &str) -> Result<()> {
+        self.execute(&format!("create database {name} owner {APP}"))
+            .await
+    }
+
     /// Makes a standby the primary of a new timeline, and waits until it takes writes. An error on a primary.
     pub async fn promote(&self) -> Result<()> {
         self.execute("select pg_promote(wait => true)").await

@@ -64,12 +64,26 @@ impl Template {
         let folder = match cache_folder().map(|cache| cache.join(name(guard, binaries))) {
             Some(cached) if cached.exists() => cached,
             Some(cached) => {
-                let prepared = prepare(guard, binaries).await?;
+                let prepared = prepare(guard, binaries, "template").await?;
                 // Without a writable cache every stack prepares its own, which is only slower.
                 keep(&prepared, &cached).await.map_or(prepared, |()| cached)
             }
-            None => prepare(guard, binaries).await?,
+            None => prepare(guard, binaries, "template").await?,
         };
+        let superuser_password = fs::read_to_string(password_file(&folder))?;
+        Ok(Self {
+            folder,
+            superuser_password,
+        })
+    }
+
+    /// A cluster of its own: the copies of another have one `system_identifier`, and pass for one cluster.
+    pub(crate) async fn prepare_another(
+        guard: &Guard,
+        binaries: &PostgresBinaries,
+        name: &str,
+    ) -> Result<Self> {
+        let folder = prepare(guard, binaries, &format!("template_{name}")).await?;
         let superuser_password = fs::read_to_string(password_file(&folder))?;
         Ok(Self {
             folder,
@@ -112,8 +126,8 @@ fn password_file(folder: &Path) -> PathBuf {
     folder.join("superuser")
 }
 
-async fn prepare(guard: &Guard, binaries: &PostgresBinaries) -> Result<PathBuf> {
-    let folder = guard.folder().join("template");
+async fn prepare(guard: &Guard, binaries: &PostgresBinaries, name: &str) -> Result<PathBuf> {
+    let folder = guard.folder().join(name);
     fs::create_dir(&folder)?;
     chown(&folder, Some(guard.servant().uid), None)?;
     let data = folder.join("data");

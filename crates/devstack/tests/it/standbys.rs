@@ -1,4 +1,4 @@
-//! Standbys beyond the first.
+//! Standbys beyond the first, and clusters beyond the first.
 
 use devstack::{Database, Fault, Postgres, Stack};
 use sqlx::{Connection, Executor, PgConnection};
@@ -79,4 +79,26 @@ async fn what_is_done_to_one_standby_is_not_done_to_the_others(
     assert_eq!(one_cut_off, (Some(2), None, Some(2)));
     assert_eq!(one_killed_too, (Some(2), None, None));
     assert_eq!(healed, (Some(2), Some(2), Some(2)));
+}
+
+#[tokio::test]
+async fn a_further_cluster_is_a_cluster_of_its_own() {
+    let stack = Stack::start().await.unwrap();
+    let further = stack.add_cluster().await.unwrap();
+    further.create_database("notes").await.unwrap();
+    let system = async |url: String| -> i64 {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let query = "select system_identifier from pg_control_system()";
+        sqlx::query_scalar(query)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap()
+    };
+
+    let systems = [
+        system(stack.primary_direct_url("postgres")).await,
+        system(further.url("notes")).await,
+    ];
+
+    assert_ne!(systems[0], systems[1]);
 }

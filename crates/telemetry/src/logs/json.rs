@@ -4,7 +4,7 @@
 use std::fmt::{self, Write};
 
 use time::OffsetDateTime;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Subscriber, span::Record};
 use tracing_subscriber::{
     field::RecordFields,
     fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer},
@@ -53,6 +53,15 @@ impl<'w> FormatFields<'w> for JsonFields {
         let mut visitor = Fields::new(|name, value| write_field(&mut writer, name, &value));
         fields.record(&mut visitor);
         visitor.finish()
+    }
+
+    /// Each field brings its comma, so nothing stands between what a span had and what it was given later.
+    fn add_fields(
+        &self,
+        current: &'w mut FormattedFields<Self>,
+        fields: &Record<'_>,
+    ) -> fmt::Result {
+        self.format_fields(current.as_writer(), fields)
     }
 }
 

@@ -1,6 +1,9 @@
-//! Orders: placing one takes its stock, and only its customer ever sees it.
+//! Orders: placing one takes its stock, and only its customer ever sees it. They are where their customer's rows are, which
+//! may be another cluster than the stock's.
 
+mod holds;
 mod model;
+mod placing;
 mod store;
 
 #[cfg(test)]
@@ -10,6 +13,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use data::postgres::shards::Table;
 use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -22,6 +26,20 @@ use crate::{
     },
     state::AppState,
 };
+
+pub use holds::{Config, sweep};
+
+/// The tables that are spread over the clusters by customer, what is referred to first.
+pub const SHARDED: [Table; 2] = [
+    Table {
+        name: "orders",
+        key: "customer_id",
+    },
+    Table {
+        name: "order_lines",
+        key: "customer_id",
+    },
+];
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -38,7 +56,7 @@ async fn create_order(
     db: Db,
     Body(new): Body<NewOrder>,
 ) -> ApiResult<Response> {
-    let order = store::insert(&db.write(), session.user_id, &new).await?;
+    let order = placing::place(&db, session.user_id, &new).await?;
 
     // The catalogue shows what is left now, not what was left when it was last asked.
     products
@@ -62,7 +80,7 @@ async fn list_orders(
     db: Db,
     Query(filter): Query<OrderFilter>,
 ) -> ApiResult<Body<Page<Order>>> {
-    let orders = store::list(&db.read(), session.user_id, &filter).await?;
+    let orders = store::list(&db.shard(session.user_id).read(), &filter).await?;
 
     let mut page = Page::cut(orders, filter.limit, |last| last.id);
     include(&filter.include, &db, &mut page.items).await?;
@@ -78,7 +96,7 @@ async fn get_order(
     Path(id): Path<Uuid>,
     Query(parts): Query<OrderParts>,
 ) -> ApiResult<Body<Order>> {
-    let order = store::find(&db.read(), session.user_id, id).await?;
+    let order = store::find(&db.shard(session.user_id).read(), id).await?;
 
     let mut order = order.ok_or(ApiError::NotFound)?;
     include(&parts.include, &db, std::slice::from_mut(&mut order)).await?;

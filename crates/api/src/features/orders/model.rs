@@ -72,6 +72,12 @@ pub struct OrderParts {
     pub include: Include<Relation>,
 }
 
+/// What all `lines` cost together.
+pub fn total_cents(lines: &[OrderLine]) -> i64 {
+    let cost = |line: &OrderLine| line.price_cents * i64::from(line.quantity);
+    lines.iter().map(cost).sum()
+}
+
 /// What a customer asks for; prices are the shop's to say.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,129 +1,58 @@
-//! Every statement on `orders` and `order_lines`. Each names the customer: somebody else's order does not exist.
+//! Every statement on `orders`, `order_lines` and `stock_holds`. What is about a customer's rows asks the handle whose they
+//! are, so it names the customer it was sent to: somebody else's order does not exist.
 
 use std::collections::HashMap;
 
-use data::postgres::{Reader, Tx, Writer};
+use data::postgres::{Reader, Shard, Tx, Writer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{NewLine, NewOrder, Order, OrderError, OrderFilter, OrderLine, Shortage};
-use crate::{
-    features::products::{self, Sold},
-    http::page::Cursor,
-};
+use super::model::{Order, OrderFilter, OrderLine, total_cents};
+use crate::http::page::Cursor;
 
-/// Takes the stock and keeps the order, or neither.
-pub async fn insert(db: &Writer, customer_id: Uuid, new: &NewOrder) -> Result<Order, OrderError> {
-    db.transaction(|mut tx| async move {
-        let sold = take(&mut tx, new).await?;
-        let order = insert_order(&mut tx, customer_id, receipt(new, &sold)).await?;
-        insert_lines(&mut tx, customer_id, &order).await?;
-        Ok(tx.commit(order).await?)
-    })
-    .await
+/// What the database adds to an order.
+pub struct Stamp {
+    pub status: String,
+    pub created_at: OffsetDateTime,
 }
 
-async fn take(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Sold>, OrderError> {
-    let ids: Vec<Uuid> = new.lines.iter().map(|line| line.product_id).collect();
-    let quantities: Vec<i32> = new.lines.iter().map(|line| line.quantity).collect();
-
-    let taken = products::take_stock(tx, &ids, &quantities).await?;
-    if taken.len() == ids.len() {
-        return Ok(taken);
-    }
-    let missing: Vec<Uuid> = ids
-        .into_iter()
-        .filter(|id| taken.iter().all(|sold| sold.id != *id))
-        .collect();
-    let stock = products::stock_of(tx, &missing).await?;
-    Err(refusal(new, &missing, &stock.into_iter().collect()))
-}
-
-/// Why the `missing` products could not be taken.
-fn refusal(new: &NewOrder, missing: &[Uuid], stock: &HashMap<Uuid, i32>) -> OrderError {
-    let mut unknown = Vec::new();
-    let mut shortages = Vec::new();
-    for (number, line) in new
-        .lines
-        .iter()
-        .enumerate()
-        .filter(|(_, line)| missing.contains(&line.product_id))
-    {
-        match stock.get(&line.product_id) {
-            None => unknown.push(number),
-            Some(&left) => shortages.push(Shortage {
-                product_id: line.product_id,
-                wanted: line.quantity,
-                left,
-            }),
-        }
-    }
-    if unknown.is_empty() {
-        OrderError::OutOfStock(shortages)
-    } else {
-        OrderError::UnknownProducts(unknown)
-    }
-}
-
-/// The lines with the names and prices of this moment, in the order the customer sent them.
-fn receipt(new: &NewOrder, sold: &[Sold]) -> Vec<OrderLine> {
-    let sold: HashMap<Uuid, &Sold> = sold.iter().map(|sold| (sold.id, sold)).collect();
-    let line = |line: &NewLine| {
-        let Sold {
-            id,
-            name,
-            price_cents,
-        } = sold.get(&line.product_id)?;
-        Some(OrderLine {
-            product_id: *id,
-            name: name.clone(),
-            quantity: line.quantity,
-            price_cents: *price_cents,
-            product: None,
-        })
-    };
-    new.lines.iter().filter_map(line).collect()
-}
-
-async fn insert_order(
-    tx: &mut Tx,
-    customer_id: Uuid,
-    lines: Vec<OrderLine>,
-) -> Result<Order, data::Error> {
-    let id = Uuid::now_v7();
-    let total_cents: i64 = lines
-        .iter()
-        .map(|line| line.price_cents * i64::from(line.quantity))
-        .sum();
-    let kept = tx
-        .fetch_one(sqlx::query!(
+/// Keeps an order with its lines.
+pub async fn insert(
+    tx: &mut Tx<Shard>,
+    id: Uuid,
+    lines: &[OrderLine],
+) -> Result<Stamp, data::Error> {
+    let customer_id = tx.key();
+    let stamp = tx
+        .fetch_one(sqlx::query_as!(
+            Stamp,
             "insert into orders (customer_id, id, total_cents) values ($1, $2, $3) returning status, created_at",
             customer_id,
             id,
-            total_cents,
+            total_cents(lines),
         ))
         .await?;
-    Ok(Order {
-        id,
-        status: kept.status,
-        total_cents,
-        created_at: kept.created_at,
-        lines,
-    })
+    insert_lines(tx, id, lines).await?;
+    Ok(stamp)
 }
 
-async fn insert_lines(tx: &mut Tx, customer_id: Uuid, order: &Order) -> Result<(), data::Error> {
-    let ids: Vec<Uuid> = order.lines.iter().map(|line| line.product_id).collect();
-    let names: Vec<String> = order.lines.iter().map(|line| line.name.clone()).collect();
-    let quantities: Vec<i32> = order.lines.iter().map(|line| line.quantity).collect();
-    let prices: Vec<i64> = order.lines.iter().map(|line| line.price_cents).collect();
+async fn insert_lines(
+    tx: &mut Tx<Shard>,
+    order_id: Uuid,
+    lines: &[OrderLine],
+) -> Result<(), data::Error> {
+    let customer_id = tx.key();
+    let ids: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let names: Vec<String> = lines.iter().map(|line| line.name.clone()).collect();
+    let quantities: Vec<i32> = lines.iter().map(|line| line.quantity).collect();
+    let prices: Vec<i64> = lines.iter().map(|line| line.price_cents).collect();
     tx.execute(sqlx::query!(
         "insert into order_lines (customer_id, order_id, line_no, product_id, name, quantity, price_cents)
          select $1, $2, line.line_no, line.product_id, line.name, line.quantity, line.price_cents
          from unnest($3::uuid[], $4::text[], $5::int[], $6::bigint[])
               with ordinality as line (product_id, name, quantity, price_cents, line_no)",
         customer_id,
-        order.id,
+        order_id,
         &ids,
         &names,
         &quantities,
@@ -133,7 +62,8 @@ async fn insert_lines(tx: &mut Tx, customer_id: Uuid, order: &Order) -> Result<(
     Ok(())
 }
 
-pub async fn find(db: &Reader, customer_id: Uuid, id: Uuid) -> Result<Option<Order>, data::Error> {
+pub async fn find(db: &Reader<Shard>, id: Uuid) -> Result<Option<Order>, data::Error> {
+    let customer_id = db.key();
     let order = db
         .fetch_optional(|| {
             sqlx::query_as!(
@@ -144,17 +74,12 @@ pub async fn find(db: &Reader, customer_id: Uuid, id: Uuid) -> Result<Option<Ord
             )
         })
         .await?;
-    Ok(with_lines(db, customer_id, order.into_iter().collect())
-        .await?
-        .pop())
+    Ok(with_lines(db, order.into_iter().collect()).await?.pop())
 }
 
 /// One page, newest first; one order more than asked for says that there is another page.
-pub async fn list(
-    db: &Reader,
-    customer_id: Uuid,
-    filter: &OrderFilter,
-) -> Result<Vec<Order>, data::Error> {
+pub async fn list(db: &Reader<Shard>, filter: &OrderFilter) -> Result<Vec<Order>, data::Error> {
+    let customer_id = db.key();
     let before = filter.cursor.as_ref().map_or(Uuid::max(), |Cursor(id)| *id);
     let orders = db
         .fetch_all(|| {
@@ -168,7 +93,7 @@ pub async fn list(
             )
         })
         .await?;
-    with_lines(db, customer_id, orders).await
+    with_lines(db, orders).await
 }
 
 struct OrderRow {
@@ -179,14 +104,11 @@ struct OrderRow {
 }
 
 /// Adds the lines of all `orders` with one statement, however many there are.
-async fn with_lines(
-    db: &Reader,
-    customer_id: Uuid,
-    orders: Vec<OrderRow>,
-) -> Result<Vec<Order>, data::Error> {
+async fn with_lines(db: &Reader<Shard>, orders: Vec<OrderRow>) -> Result<Vec<Order>, data::Error> {
     if orders.is_empty() {
         return Ok(Vec::new());
     }
+    let customer_id = db.key();
     let ids: Vec<Uuid> = orders.iter().map(|order| order.id).collect();
     let rows = db
         .fetch_all(|| {
@@ -226,4 +148,105 @@ async fn with_lines(
         }
     };
     Ok(orders.into_iter().map(order).collect())
+}
+
+/// Whether the customer has this order. Asked by trying to take its place and undoing that: the unique key makes it wait for
+/// a transaction that is just committing it, which a `select` does not see.
+pub async fn is_kept(db: &Writer<Shard>, id: Uuid) -> Result<bool, data::Error> {
+    let tried: Result<(), Tried> = db
+        .transaction(|mut tx| async move {
+            let customer_id = tx.key();
+            let taken = tx
+                .execute(sqlx::query!(
+                    "insert into orders (customer_id, id, total_cents) values ($1, $2, 0) on conflict do nothing",
+                    customer_id,
+                    id,
+                ))
+                .await?;
+            Err(Tried::Undone(taken))
+        })
+        .await;
+    match tried {
+        Ok(()) => Ok(false),
+        Err(Tried::Undone(taken)) => Ok(taken == 0),
+        Err(Tried::Failed(error)) => Err(error),
+    }
+}
+
+/// Why nothing was committed.
+enum Tried {
+    /// On purpose, after so many rows were inserted.
+    Undone(u64),
+    Failed(data::Error),
+}
+
+impl From<data::Error> for Tried {
+    fn from(error: data::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Stock that was taken for an order on another cluster.
+pub struct Hold {
+    pub order_id: Uuid,
+    pub customer_id: Uuid,
+    pub product_ids: Vec<Uuid>,
+    pub quantities: Vec<i32>,
+}
+
+/// Remembers for which order stock is being taken.
+pub async fn insert_hold(
+    tx: &mut Tx,
+    order_id: Uuid,
+    customer_id: Uuid,
+    lines: &[OrderLine],
+) -> Result<(), data::Error> {
+    let ids: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let quantities: Vec<i32> = lines.iter().map(|line| line.quantity).collect();
+    tx.execute(sqlx::query!(
+        "insert into stock_holds (order_id, customer_id, product_ids, quantities) values ($1, $2, $3, $4)",
+        order_id,
+        customer_id,
+        &ids,
+        &quantities,
+    ))
+    .await?;
+    Ok(())
+}
+
+/// Forgets a hold whose order is kept.
+pub async fn release_hold(db: &Writer, order_id: Uuid) -> Result<(), data::Error> {
+    db.execute(|| sqlx::query!("delete from stock_holds where order_id = $1", order_id))
+        .await
+        .map(drop)
+}
+
+/// Forgets a hold whose stock is to be given back. None when somebody else did.
+pub async fn delete_hold(tx: &mut Tx, order_id: Uuid) -> Result<Option<Hold>, data::Error> {
+    tx.fetch_optional(sqlx::query_as!(
+        Hold,
+        "delete from stock_holds where order_id = $1 returning order_id, customer_id, product_ids, quantities",
+        order_id,
+    ))
+    .await
+}
+
+/// Forgets the oldest hold that is older than `age_s` seconds, that nobody else is looking at, and that is none of `passed_over`.
+pub async fn delete_old_hold(
+    tx: &mut Tx,
+    age_s: f64,
+    passed_over: &[Uuid],
+) -> Result<Option<Hold>, data::Error> {
+    tx.fetch_optional(sqlx::query_as!(
+        Hold,
+        "delete from stock_holds where order_id = (
+             select order_id from stock_holds
+             where created_at < now() - make_interval(secs => $1) and order_id <> all($2)
+             order by created_at limit 1 for update skip locked
+         )
+         returning order_id, customer_id, product_ids, quantities",
+        age_s,
+        passed_over,
+    ))
+    .await
 }

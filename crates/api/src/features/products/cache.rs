@@ -2,7 +2,7 @@
 
 use data::{
     cache::{Cache, Cached, Namespace, Source},
-    postgres::Cluster,
+    postgres::Clusters,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use tokio::time::Instant;
@@ -19,8 +19,8 @@ pub struct ProductCache(Namespace<Catalogue>);
 const VERSION: u32 = 1;
 
 impl ProductCache {
-    pub fn new(cache: &Cache, cluster: Cluster) -> Self {
-        Self(cache.namespace("products", VERSION, cache.lifetime(), Catalogue(cluster)))
+    pub fn new(cache: &Cache, clusters: Clusters) -> Self {
+        Self(cache.namespace("products", VERSION, cache.lifetime(), Catalogue(clusters)))
     }
 
     /// The product from the nearest place that has it. For a client that has just written, that is the database: what others
@@ -68,7 +68,7 @@ impl Serialize for Prepared {
 }
 
 /// The table of products.
-struct Catalogue(Cluster);
+struct Catalogue(Clusters);
 
 impl Source for Catalogue {
     type Key = Uuid;

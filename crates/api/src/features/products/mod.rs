@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 pub use cache::ProductCache;
-pub use store::{Offer, Sold, offers, stock_of, take_stock};
+pub use store::{Offer, Sold, give_back, offers, stock_of, take_stock};
 
 use self::model::{NewProduct, Product, ProductFields, ProductFilter};
 use crate::{

@@ -186,6 +186,27 @@ pub async fn stock_of(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, i32)>, dat
     Ok(rows.into_iter().map(|row| (row.id, row.stock)).collect())
 }
 
+/// Puts back `quantities[i]` pieces of `ids[i]`, with the rows locked in the same order.
+pub async fn give_back(tx: &mut Tx, ids: &[Uuid], quantities: &[i32]) -> Result<(), data::Error> {
+    tx.execute(sqlx::query!(
+        "with returned as (
+             select products.id, line.quantity
+             from products
+             join unnest($1::uuid[], $2::int[]) as line (product_id, quantity) on line.product_id = products.id
+             order by products.id
+             for no key update of products
+         )
+         update products
+         set stock = stock + returned.quantity, version = version + 1, updated_at = now()
+         from returned
+         where products.id = returned.id",
+        ids,
+        quantities,
+    ))
+    .await?;
+    Ok(())
+}
+
 /// What the catalogue says of a product at this moment, for features that refer to products.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Offer {

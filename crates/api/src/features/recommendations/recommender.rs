@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use data::{
     cache::{Cache, Cached, Namespace},
-    postgres::Cluster,
+    postgres::Clusters,
 };
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -57,9 +57,9 @@ impl Recommender {
         config: &Config,
         metrics: &Metrics,
         cache: &Cache,
-        cluster: Cluster,
+        clusters: Clusters,
     ) -> anyhow::Result<Self> {
-        let best_sellers = BestSellers(cluster);
+        let best_sellers = BestSellers(clusters);
         Ok(Self {
             service: Service::new("recommender", &config.upstream, metrics)?,
             last_good: moka::future::Cache::builder()
@@ -135,7 +135,7 @@ impl Recommender {
 }
 
 /// What sells best, out of the lines of orders.
-struct BestSellers(Cluster);
+struct BestSellers(Clusters);
 
 impl data::cache::Source for BestSellers {
     type Key = String;

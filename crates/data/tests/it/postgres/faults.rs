@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use data::Error;
-use data::postgres::{Cluster, Config};
+use data::postgres::{Clusters, Config};
 use devstack::{Postgres, Stack};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::Mutex;
@@ -43,11 +43,11 @@ impl Fault {
     }
 }
 
-async fn read(cluster: &Cluster) -> Result<bool, Error> {
+async fn read(cluster: &Clusters) -> Result<bool, Error> {
     cluster.db(soon()).read().fetch_one(in_recovery).await
 }
 
-async fn write(cluster: &Cluster) -> Result<(), Error> {
+async fn write(cluster: &Clusters) -> Result<(), Error> {
     let write = || sqlx::query("insert into scratch values (1)");
     cluster.db(soon()).write().execute(write).await.map(|_| ())
 }

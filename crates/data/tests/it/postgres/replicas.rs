@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use data::postgres::Cluster;
+use data::postgres::Clusters;
 use devstack::{Fault, Postgres, Services, Stack, Target};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{Connection as _, PgConnection};
@@ -38,7 +38,7 @@ async fn two_replicas(stack: &Stack) -> (Rig, Postgres) {
 }
 
 /// How many reads each server answered, by its port.
-async fn answers(cluster: &Cluster) -> BTreeMap<i32, usize> {
+async fn answers(cluster: &Clusters) -> BTreeMap<i32, usize> {
     let left = Arc::new(AtomicUsize::new(READS));
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use data::postgres::{Cluster, Config, NodeStatus, Reader, Writer};
+use data::postgres::{Clusters, Config, NodeStatus, Reader, Writer, shards};
 use devstack::{Database, Services};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -17,7 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A cluster, its database, and what it tells about itself.
 pub struct Rig {
-    pub cluster: Cluster,
+    pub cluster: Clusters,
     pub database: Database,
     registry: Registry,
     /// Aborted with the rig.
@@ -50,7 +50,7 @@ impl Rig {
         };
         adjust(&mut config);
         let mut registry = Registry::default();
-        let cluster = Cluster::new(&config, &mut registry).unwrap();
+        let cluster = Clusters::new(&config, &shards::Config::default(), &mut registry).unwrap();
         Self {
             cluster,
             database,

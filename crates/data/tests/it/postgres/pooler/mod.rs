@@ -6,7 +6,7 @@ mod work;
 use std::time::Duration;
 
 use data::Error;
-use data::postgres::{Cluster, Config};
+use data::postgres::{Clusters, Config};
 use devstack::{PgBouncer, Pooling};
 use secrecy::SecretString;
 use sqlx::Executor as _;
@@ -45,7 +45,7 @@ async fn make_scratch(rig: &Rig) {
 }
 
 /// One of the ways to use the database, by turns. Every third transaction is rolled back.
-async fn one_query(cluster: &Cluster, task: i64, number: i64) -> Result<(), Error> {
+async fn one_query(cluster: &Clusters, task: i64, number: i64) -> Result<(), Error> {
     let db = cluster.db(soon());
     let count =
         || sqlx::query_scalar::<_, i64>("select count(*) from scratch where task = $1").bind(task);
