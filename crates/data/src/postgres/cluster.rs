@@ -11,9 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::config::{self, Config};
-use super::consistency::Consistency;
+use super::consistency::{Consistency, Log, Need, Point};
 use super::failure::Cause;
-use super::log::{Log, Need, Point};
 use super::metrics::{Instruments, in_use_and_idle};
 use super::node::{Node, Role};
 

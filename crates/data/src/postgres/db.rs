@@ -7,13 +7,11 @@ use uuid::Uuid;
 
 use super::cluster::Cluster;
 use super::clusters::{Clusters, Destination};
-use super::consistency::Consistency;
+use super::consistency::{Consistency, Point, Position};
 use super::failure::{Cause, Failure};
 use super::limit::Limit;
-use super::log::Point;
 use super::node::Node;
 use super::place::{Home, Place, Shard};
-use super::position::Position;
 use super::rows::{All, Exchange, First, Mark, One, Rows};
 use crate::Error;
 

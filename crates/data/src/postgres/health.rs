@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::config::Config;
-use super::log::Lag;
+use super::consistency::Lag;
 
 /// So many failures in a row take a node out. One may be a hiccup, and waiting for more makes requests wait.
 const FAILURES_IN_A_ROW_MAX: u32 = 3;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use deadpool::managed::Object;
 use tokio::time::Instant;
 
+use super::consistency::Point;
 use super::failure::{Cause, Failure, is_stale_plan};
 use super::limit::Limit;
-use super::log::Point;
 use super::node::Node;
 use super::pool::Opener;
 use super::rows::{CommitAndMark, Exchange, Plain};

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
+use super::consistency::Progress;
 use super::failure::{Cause, Failure};
 use super::health::{CHECK_WEIGHT, Health};
 use super::lease::Lease;
@@ -19,7 +20,6 @@ use super::limit::Limit;
 use super::metrics::{Instruments, NodeInstruments};
 use super::pool::{Connection, Opener, Pool, session_options};
 use super::pooler::{self, Standing};
-use super::progress::Progress;
 use super::rows::Exchange;
 
 /// So many connections are opened at once. A handshake costs both sides milliseconds of CPU, and sqlx lets other tasks run

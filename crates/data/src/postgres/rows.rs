@@ -5,7 +5,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::query::{Map, Query, QueryAs, QueryScalar};
 use sqlx::{Either, Error, Executor, FromRow, IntoArguments, Postgres, Row as _};
 
-use super::log::Point;
+use super::consistency::Point;
 
 /// A query with typed rows: what `query_as!`, `query_scalar!` and a `query!` with columns make, and their unchecked forms.
 pub trait Rows: Send {

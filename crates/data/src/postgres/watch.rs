@@ -10,10 +10,9 @@ use sqlx::postgres::PgConnection;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::cluster::{Cluster, Inner};
+use super::consistency::{Point, Position};
 use super::failure::summary;
-use super::log::Point;
 use super::node::{Node, Role};
-use super::position::Position;
 
 /// The pause between two looks at a replica that somebody waits for. One look costs the server some 50 µs.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(2);

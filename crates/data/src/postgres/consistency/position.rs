@@ -1,7 +1,7 @@
 //! Moments in write-ahead logs, and the few of them that a request has to remember.
 
 /// So many clusters a request remembers apart. Beyond them it remembers only that there were more.
-pub(super) const POSITIONS_MAX: usize = 8;
+pub(crate) const POSITIONS_MAX: usize = 8;
 
 /// A moment in the log of one cluster: what was committed up to it is visible from it on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Position {
 
 impl Position {
     /// Somewhere, some time: no replica is known to have reached it.
-    pub(super) const UNKNOWN: Self = Self {
+    pub(crate) const UNKNOWN: Self = Self {
         system: 0,
         timeline: u32::MAX,
         lsn: u64::MAX,

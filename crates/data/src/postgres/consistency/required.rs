@@ -35,7 +35,7 @@ impl Default for Consistency {
 
 impl Consistency {
     /// Remembers nothing, not even own writes.
-    pub(super) const NONE: Self = Self(None);
+    pub(crate) const NONE: Self = Self(None);
 
     /// From here on reads are not older than these positions, which the client brought along.
     pub fn require(&self, positions: &Positions) {
@@ -69,7 +69,7 @@ impl Consistency {
 
     /// Notes a commit, or what a read saw: its position where replicas may be behind it, and the version of the shard map that
     /// led there; 0 where none did.
-    pub(super) fn saw(&self, position: Option<Position>, map_version: u32) {
+    pub(crate) fn saw(&self, position: Option<Position>, map_version: u32) {
         let Some(memory) = &self.0 else { return };
         memory.map_version.fetch_max(map_version, Ordering::Relaxed);
         if let Some(position) = position {
@@ -80,19 +80,19 @@ impl Consistency {
     }
 
     /// Whether what a read saw matters to a later request.
-    pub(super) fn is_followed(&self) -> bool {
+    pub(crate) fn is_followed(&self) -> bool {
         let is_followed = |memory: &Arc<Memory>| memory.is_followed.load(Ordering::Relaxed);
         self.0.as_ref().is_some_and(is_followed)
     }
 
     /// The shard map that a read must not be older than. 0: any will do.
-    pub(super) fn map_version(&self) -> u32 {
+    pub(crate) fn map_version(&self) -> u32 {
         let version = |memory: &Arc<Memory>| memory.map_version.load(Ordering::Relaxed);
         self.0.as_ref().map_or(0, version)
     }
 
     /// What a read of a cluster has to see. None: any state will do.
-    pub(super) fn required(&self, system: u64) -> Option<Position> {
+    pub(crate) fn required(&self, system: u64) -> Option<Position> {
         let memory = self.0.as_ref().filter(|_| self.is_bound())?;
         match system {
             // Before its first check nothing is known of the cluster, so it might be any of them.

@@ -8,7 +8,7 @@ use super::log::Point;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     replayed: watch::Sender<Point>,
     waiters: AtomicUsize,
     look: Notify,
@@ -26,12 +26,12 @@ impl Default for Progress {
 
 impl Progress {
     /// How far it was, as last seen.
-    pub(super) fn replayed(&self) -> Point {
+    pub(crate) fn replayed(&self) -> Point {
         *self.replayed.borrow()
     }
 
     /// Notes how far it is. Wakes who waited for that.
-    pub(super) fn note(&self, point: Point) {
+    pub(crate) fn note(&self, point: Point) {
         self.replayed.send_if_modified(|last| {
             let is_new = *last != point;
             *last = point;
@@ -40,7 +40,7 @@ impl Progress {
     }
 
     /// Waits until it has come as far as `need`. The caller bounds the time.
-    pub(super) async fn reach(&self, need: Point) {
+    pub(crate) async fn reach(&self, need: Point) {
         let mut replayed = self.replayed.subscribe();
         let _waiter = Waiter::new(self);
         // An error would mean that the sender is gone, and it stands in `self`.
@@ -48,12 +48,12 @@ impl Progress {
     }
 
     /// Has the background check look at the node now.
-    pub(super) fn look_now(&self) {
+    pub(crate) fn look_now(&self) {
         self.look.notify_one();
     }
 
     /// Waits until somebody waits, or wants a look.
-    pub(super) async fn wanted(&self) {
+    pub(crate) async fn wanted(&self) {
         if self.waiters.load(Ordering::Acquire) == 0 {
             self.look.notified().await;
         }

@@ -14,7 +14,7 @@ const SEEN_MAX: usize = 64;
 
 /// The log of one cluster, as the primary was last seen to write it.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     /// 0 until the primary was seen once.
     system: AtomicU64,
     state: Mutex<State>,
@@ -31,7 +31,7 @@ struct State {
 
 /// What a replica must have replayed to answer a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(crate) enum Need {
     /// This much of this timeline.
     Replayed(Point),
     /// No replica is known to be good enough: the primary is asked.
@@ -40,26 +40,26 @@ pub(super) enum Need {
 
 /// A point of one cluster's log: where a commit was, or how far a standby has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Point {
-    pub(super) timeline: u32,
-    pub(super) lsn: u64,
+pub(crate) struct Point {
+    pub(crate) timeline: u32,
+    pub(crate) lsn: u64,
 }
 
 impl Point {
-    pub(super) fn covers(self, need: Self) -> bool {
+    pub(crate) fn covers(self, need: Self) -> bool {
         self.timeline == need.timeline && self.lsn >= need.lsn
     }
 }
 
 /// How far a standby is behind.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lag {
-    pub(super) time: Duration,
-    pub(super) bytes: u64,
+pub(crate) struct Lag {
+    pub(crate) time: Duration,
+    pub(crate) bytes: u64,
 }
 
 impl Log {
-    pub(super) fn new(lag_max: Duration) -> Self {
+    pub(crate) fn new(lag_max: Duration) -> Self {
         Self {
             system: AtomicU64::new(0),
             state: Mutex::default(),
@@ -68,12 +68,12 @@ impl Log {
     }
 
     /// The cluster's identity. 0 while unknown.
-    pub(super) fn system(&self) -> u64 {
+    pub(crate) fn system(&self) -> u64 {
         self.system.load(Ordering::Relaxed)
     }
 
     /// Notes where the primary is. True when that is a new timeline: there was a failover.
-    pub(super) fn note(&self, position: Position, now: Instant) -> bool {
+    pub(crate) fn note(&self, position: Position, now: Instant) -> bool {
         let mut state = self.state();
         let is_known = self.system.swap(position.system, Ordering::Relaxed) == position.system;
         let is_failover = is_known && state.timeline != position.timeline;
@@ -97,13 +97,13 @@ impl Log {
     }
 
     /// Whether a commit shows that there was a failover which has not been noted.
-    pub(super) fn is_overtaken_by(&self, commit: Point) -> bool {
+    pub(crate) fn is_overtaken_by(&self, commit: Point) -> bool {
         self.state().timeline < commit.timeline
     }
 
     /// What a read needs that has to see `position`. A position of an older timeline may lie on a branch that was cut off,
     /// so it becomes the moment at which the new timeline was first seen: whatever of it survived, happened before.
-    pub(super) fn need(&self, position: Position) -> Need {
+    pub(crate) fn need(&self, position: Position) -> Need {
         let state = self.state();
         let lsn = match position.timeline.cmp(&state.timeline) {
             std::cmp::Ordering::Less => state.first_seen_at,
@@ -118,7 +118,7 @@ impl Log {
 
     /// How far behind a replica is. Time is how long ago the primary was seen at a position that the replica has not reached:
     /// unlike the age of the last replayed transaction it does not grow while nothing is written.
-    pub(super) fn lag(&self, replayed: u64, now: Instant) -> Lag {
+    pub(crate) fn lag(&self, replayed: u64, now: Instant) -> Lag {
         let state = self.state();
         let missing = state.seen.iter().find(|(_, position)| replayed < *position);
         let last = state.seen.back().map_or(0, |(_, position)| *position);

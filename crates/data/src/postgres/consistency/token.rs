@@ -14,8 +14,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-use super::config::Config;
 use super::position::{POSITIONS_MAX, Position, Positions};
+use crate::postgres::config::Config;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 8 + 4;
