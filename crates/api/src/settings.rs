@@ -46,6 +46,9 @@ pub struct Settings {
     /// Orders of customers on other clusters than the stock.
     #[garde(dive)]
     pub orders: features::orders::Config,
+    /// What goes well with a product, and who is asked.
+    #[garde(dive)]
+    pub recommendations: features::recommendations::Config,
     /// Logs, traces and metrics.
     #[garde(dive)]
     pub telemetry: telemetry::Config,
@@ -157,6 +160,57 @@ impl Settings {
             ladder(&[
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
+            ]),
+            self.recommender_ladders(),
+        ]
+        .concat()
+    }
+
+    /// What is expendable has to leave the request time to do without it.
+    fn recommender_ladders(&self) -> Vec<Fault> {
+        let upstream = &self.recommendations.upstream;
+        if upstream.url.is_none() {
+            return Vec::new();
+        }
+        let (breaker, bulkhead) = (&upstream.breaker, &upstream.bulkhead);
+        let attempt = (
+            "recommendations.upstream.attempt_timeout",
+            upstream.attempt_timeout,
+        );
+        [
+            ladder(&[
+                (
+                    "recommendations.upstream.connect_timeout",
+                    upstream.connect_timeout,
+                ),
+                attempt,
+                (
+                    "recommendations.upstream.total_timeout",
+                    upstream.total_timeout,
+                ),
+                ("http.read_deadline", self.http.read_deadline),
+            ]),
+            // An answer is cut before it could be found slow, if it may not even take that long.
+            ladder(&[
+                (
+                    "recommendations.upstream.breaker.slow_after",
+                    breaker.slow_after,
+                ),
+                attempt,
+            ]),
+            ladder(&[
+                (
+                    "recommendations.upstream.breaker.open_min",
+                    breaker.open_min,
+                ),
+                (
+                    "recommendations.upstream.breaker.open_max",
+                    breaker.open_max,
+                ),
+            ]),
+            ladder(&[
+                ("recommendations.upstream.bulkhead.wait", bulkhead.wait),
+                attempt,
             ]),
         ]
         .concat()

@@ -10,21 +10,28 @@ use data::{
     sessions::Sessions,
 };
 use prometheus_client::registry::Registry;
+use tokio::time::sleep;
 
 use crate::{
     features::{
         products::ProductCache,
+        recommendations::Recommender,
         sessions::{Passwords, Throttle},
     },
     http::{
         self,
         consistency::Tokenizer,
+        degraded::Degradations,
         health::{Check, Health},
         limits::Limits,
+        outbound,
         session::SessionCookie,
     },
     settings::Settings,
 };
+
+/// How far an answer may lag behind the background checks in what it says of them.
+const NOTED_EVERY: Duration = Duration::from_millis(100);
 
 /// Shared by all requests of the process. A clone is a handful of reference counts.
 #[derive(Clone, FromRef)]
@@ -33,6 +40,8 @@ pub struct AppState {
     pub http: Arc<http::Config>,
     /// The stage of the process and what its probes answer from.
     pub health: Arc<Health>,
+    /// What the service does without at the moment.
+    pub degradations: Degradations,
     /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
     pub clusters: Clusters,
     /// The shared connection to Redis.
@@ -53,22 +62,26 @@ pub struct AppState {
     pub throttle: Throttle,
     /// Products by id.
     pub products: ProductCache,
+    /// What goes well with a product.
+    pub recommender: Recommender,
 }
 
 impl AppState {
     /// Opens no connection and waits for nothing, so a service starts whatever its dependencies do.
     ///
     /// # Errors
-    /// For URLs that settings from [`settings::load`] never hold.
+    /// For URLs that settings from [`settings::load`] never hold, and when TLS to another service cannot be set up.
     pub fn new(settings: &Settings, registry: &mut Registry) -> anyhow::Result<Self> {
         let redis = Redis::new(&settings.redis, registry)?;
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
         let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
+        let outbound = outbound::Metrics::register(registry);
         let cookie_secure = settings.sessions.cookie_secure;
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
+            degradations: Degradations::register(registry),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),
@@ -80,6 +93,12 @@ impl AppState {
             passwords: Passwords::new(&settings.sessions.passwords),
             throttle: Throttle::new(&settings.sessions.throttle, redis.clone(), registry),
             products: ProductCache::new(&cache, clusters.clone()),
+            recommender: Recommender::new(
+                &settings.recommendations,
+                &outbound,
+                &cache,
+                clusters.clone(),
+            )?,
             clusters,
             cache,
             redis,
@@ -108,6 +127,14 @@ impl AppState {
             error: (!map.healthy).then(|| "was not confirmed lately".to_owned()),
         });
         nodes.chain(map).chain([redis]).collect()
+    }
+
+    /// Keeps what every answer says of the dependencies up with the background checks, for ever.
+    pub async fn note_degradations(&self) {
+        loop {
+            self.degradations.note_checks(&self.checks());
+            sleep(NOTED_EVERY).await;
+        }
     }
 
     /// Whether the database has every migration this build was made with.

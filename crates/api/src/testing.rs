@@ -94,6 +94,7 @@ impl TestApp {
         let observe = ObserveLayer::new(
             &settings.http,
             Sampling::new(&settings.telemetry),
+            state.degradations.clone(),
             &mut registry,
         );
         state.health.started();

@@ -1,5 +1,5 @@
 //! The schema's migrations, built into the binary. Forward only; each runs in a transaction of its own together with its
-//! entry in `_sqlx_migrations`, so that a crash leaves either all of it or nothing.
+//! entry in `_sqlx_migrations`, so that a crash leaves either all of it or nothing, unless it begins with `-- no-transaction`.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -8,11 +8,17 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::PgConnectOptions;
-use tokio::time::timeout;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::postgres::{self, Unfit};
 use crate::ranges::between;
+
+/// The advisory lock of migrators: any number, the same in every release.
+const TURN: i64 = 0x686f_6c64_6661_7374;
+
+/// How often a migrator looks whether it is its turn.
+const TURN_POLL: Duration = Duration::from_millis(50);
 
 /// Every migration, in order.
 pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
@@ -92,7 +98,7 @@ pub fn expected() -> i64 {
 }
 
 /// Applies what is missing, on a connection of its own that must reach the primary without a transaction pooler between.
-/// Of several that run at once, one applies and the others find it done: `sqlx` takes an advisory lock.
+/// Of several that run at once, one applies and the others find it done.
 ///
 /// # Errors
 /// When the server cannot be reached, a lock is not to be had, time is up or a migration is wrong. What was applied before
@@ -110,6 +116,9 @@ pub async fn run(url: &SecretString, config: &Config) -> Result<(), Error> {
     for attempt in 1..=config.attempts_max {
         match timeout(config.timeout, run_once(&options, config)).await {
             Err(_) => return Err(Error::Timeout(config.timeout)),
+            Ok(Err(Error::Locked { .. })) => {
+                tracing::warn!(attempt, "somebody else is migrating");
+            }
             Ok(Err(Error::Failed(error))) if is_lock_timeout(&error) => {
                 tracing::warn!(attempt, "a lock that the migrations need is held by others");
             }
@@ -130,6 +139,9 @@ async fn run_once(options: &PgConnectOptions, config: &Config) -> Result<(), Err
             Some(Unfit::RefusesParameters) => Error::Pooled,
             _ => Error::Connect(Some(error)),
         })?;
+    if !have_turn(&mut connection, config.lock_timeout).await? {
+        return Err(Error::Locked { attempts: 1 });
+    }
     MIGRATOR
         .run_direct(None, &mut connection, false)
         .await
@@ -137,6 +149,25 @@ async fn run_once(options: &PgConnectOptions, config: &Config) -> Result<(), Err
     // Done is done: the socket closes on its own if the farewell fails.
     let _ = connection.close().await;
     Ok(())
+}
+
+/// Waits for an advisory lock that lasts as long as the connection; whether it was to be had in time.
+///
+/// `sqlx` takes one too, but waits for it within a statement. `create index concurrently` waits for the end of every older
+/// statement, and so the two would wait for each other.
+async fn have_turn(connection: &mut PgConnection, wait: Duration) -> Result<bool, Error> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let tried = sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "is_taken!""#, TURN)
+            .fetch_one(&mut *connection);
+        let is_taken = tried
+            .await
+            .map_err(|error| Error::Failed(MigrateError::Execute(error)))?;
+        if is_taken || Instant::now() >= deadline {
+            return Ok(is_taken);
+        }
+        sleep(TURN_POLL).await;
+    }
 }
 
 fn is_lock_timeout(error: &MigrateError) -> bool {

@@ -37,6 +37,10 @@ pub(crate) fn environment(stack: &Services) -> Vec<(&'static str, String)> {
             stack.replica_url(DATABASE),
         ),
         ("HOLDFAST__REDIS__URL", stack.redis_url()),
+        (
+            "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL",
+            stack.upstream_url(),
+        ),
         ("DATABASE_URL", stack.primary_direct_url(DATABASE)),
     ]
 }

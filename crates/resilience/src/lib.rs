@@ -5,14 +5,21 @@
 
 #![warn(missing_docs)]
 
+pub mod breaker;
+pub mod bulkhead;
 mod criticality;
 mod keyed;
+mod limits;
 mod quota;
 mod rate;
+pub mod retry;
 mod throttle;
 
+pub use breaker::{Breaker, BreakerOpen};
+pub use bulkhead::{Bulkhead, BulkheadFull};
 pub use criticality::Criticality;
 pub use keyed::Keyed;
 pub use quota::{Asked, Decision, Limit, Quota, Reach, Verdict};
 pub use rate::{Rate, Standing};
+pub use retry::Retries;
 pub use throttle::{Steps, Throttle};

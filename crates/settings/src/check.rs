@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use config::{Config, ConfigError};
+use config::{Config, ConfigError, Value};
 
 use crate::{Fault, Settings, keys::Keys, layers::Leaf};
 
@@ -12,7 +12,7 @@ type Leaves = BTreeMap<String, Leaf>;
 /// because deserialising them together stops at the first fault.
 pub(crate) fn types<T: Settings>(leaves: Leaves, keys: &Keys) -> (Leaves, Vec<Fault>) {
     let mut faults = Vec::new();
-    let fits = |key: &String, leaf: &mut Leaf| match assemble::<T>([(key, &*leaf)]) {
+    let fits = |key: &String, leaf: &mut Leaf| match assemble::<T>([(key, &*leaf)], keys) {
         Ok(_) => true,
         Err(error) => {
             faults.push(misfit::<T>(key, leaf, &error, keys));
@@ -42,15 +42,25 @@ fn misfit<T: Settings>(key: &str, leaf: &Leaf, error: &ConfigError, keys: &Keys)
 }
 
 /// Builds the settings from values that each fit.
-pub(crate) fn build<T: Settings>(leaves: &Leaves) -> Result<T, Fault> {
+pub(crate) fn build<T: Settings>(leaves: &Leaves, keys: &Keys) -> Result<T, Fault> {
     // The text of this error is withheld: it may quote any value, a secret too.
-    assemble(leaves).map_err(|_| Fault::general("the settings fit one by one but not together"))
+    assemble(leaves, keys)
+        .map_err(|_| Fault::general("the settings fit one by one but not together"))
 }
 
+/// The defaults are set one by one, too. Serde takes what a section does not set from the default of the section's type, and
+/// what stands around the section may have put another value there.
 fn assemble<'a, T: Settings>(
     leaves: impl IntoIterator<Item = (&'a String, &'a Leaf)>,
+    keys: &Keys,
 ) -> Result<T, ConfigError> {
     let mut builder = Config::builder();
+    for (key, value) in keys.plain() {
+        let value: Option<Value> = serde_json::from_value(value.clone()).ok();
+        if let Some(value) = value {
+            builder = builder.set_default(key, value)?;
+        }
+    }
     for (key, leaf) in leaves {
         builder = builder.set_override(key, leaf.value.clone())?;
     }

@@ -29,6 +29,12 @@ impl Keys {
         self.leaves.keys().map(String::as_str)
     }
 
+    /// The keys whose value is plain data, with it. A secret's is masked, and what is not set or is an empty table has none.
+    pub(crate) fn plain(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let leaves = self.leaves.iter().map(|(key, value)| (key.as_str(), value));
+        leaves.filter(|(key, value)| !self.is_secret(key) && !value.is_null() && !value.is_object())
+    }
+
     /// Whether something can be set there: a key, or anything below a map whose entries the operator names.
     pub(crate) fn knows(&self, key: &str) -> bool {
         self.leaves.contains_key(key) || self.is_in_map(key)

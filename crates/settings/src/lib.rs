@@ -107,7 +107,7 @@ pub fn load<T: Settings>(sources: &Sources) -> Result<Loaded<T>, Faults> {
     let mut faults = layers.faults;
     faults.extend(bad);
 
-    let settings: T = match check::build(&leaves) {
+    let settings: T = match check::build(&leaves, &keys) {
         Ok(settings) => settings,
         Err(fault) => {
             faults.push(fault);

@@ -46,6 +46,28 @@ struct Http {
     read_deadline: Duration,
     #[garde(skip)]
     proxy: Option<String>,
+    #[garde(dive)]
+    retry: Retry,
+}
+
+/// A section of a type that other sections could have, too, with defaults of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+struct Retry {
+    #[garde(skip)]
+    extra_max: u32,
+    #[garde(skip)]
+    #[serde(with = "humantime_serde")]
+    pause: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            extra_max: 2,
+            pause: Duration::from_secs(1),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +99,10 @@ impl Default for Http {
             format: Format::Auto,
             read_deadline: Duration::from_secs(2),
             proxy: None,
+            retry: Retry {
+                pause: Duration::from_millis(20),
+                ..Retry::default()
+            },
         }
     }
 }
@@ -195,6 +221,20 @@ fn each_layer_lies_over_the_one_before() {
     assert_eq!(
         loaded.origin("http.listen"),
         Origin::Env("HOLDFAST__HTTP__LISTEN".to_owned())
+    );
+}
+
+#[test]
+fn setting_one_key_leaves_the_defaults_of_its_neighbours_as_they_are() {
+    let loaded = sample(&[("HOLDFAST__HTTP__RETRY__EXTRA_MAX", "1")]).unwrap();
+
+    let retry = loaded.settings.http.retry;
+    assert_eq!(
+        retry,
+        Retry {
+            extra_max: 1,
+            pause: Duration::from_millis(20),
+        }
     );
 }
 

@@ -2,6 +2,7 @@
 
 pub mod orders;
 pub mod products;
+pub mod recommendations;
 pub mod sessions;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -13,5 +14,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .nest("/orders", orders::routes())
         .nest("/products", products::routes())
+        .merge(recommendations::routes())
         .merge(sessions::routes())
 }

@@ -1,8 +1,10 @@
 //! What a request carries by value from the edge to the data layer, in its extensions.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
-use http::HeaderMap;
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, request::Parts};
+use telemetry::trace::Incoming;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
@@ -54,6 +56,28 @@ impl RequestId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// On whose behalf other services are called: what a call takes along from the request that needs it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub deadline: Instant,
+    pub id: RequestId,
+    /// The request's place in its trace; none in a router without the layer that finds it.
+    pub trace: Option<Incoming>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let id = parts.extensions.get::<RequestId>().cloned();
+        Ok(Self {
+            deadline: super::extract::deadline_of(parts),
+            id: id.unwrap_or_else(|| RequestId::from_headers(&parts.headers)),
+            trace: parts.extensions.get::<Incoming>().cloned(),
+        })
     }
 }
 

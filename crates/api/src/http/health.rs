@@ -152,11 +152,8 @@ async fn liveness(State(health): State<Arc<Health>>) -> Response {
 async fn readiness(State(state): State<AppState>) -> Response {
     let (checks, schema_current) = (state.checks(), state.schema_is_current());
     let not_ready = state.health.not_ready(&checks, schema_current);
-    let degraded: Vec<_> = checks
-        .iter()
-        .filter(|check| !check.healthy)
-        .map(|check| check.name.as_str())
-        .collect();
+    state.degradations.note_checks(&checks);
+    let degraded: Vec<_> = state.degradations.active().names().collect();
     let status = match &not_ready {
         Some(_) => "fail",
         None if degraded.is_empty() => "pass",

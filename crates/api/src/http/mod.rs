@@ -21,6 +21,7 @@ pub mod limits;
 mod listener;
 mod metrics;
 pub mod observe;
+pub mod outbound;
 pub mod page;
 pub mod server;
 pub mod session;
@@ -28,7 +29,7 @@ mod stream;
 pub mod text;
 
 pub use config::{AdminConfig, Config};
-pub use context::{Deadline, RequestId};
+pub use context::{Caller, Deadline, RequestId};
 pub use error::{ApiError, ApiResult};
 pub use extract::{Body, Db, Path, Query};
 

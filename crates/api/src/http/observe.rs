@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 use super::{
     Config, RequestId,
     context::REQUEST_ID,
+    degraded::{Degradations, Degraded},
     error::{ApiError, problem_body},
     metrics::{Metrics, Route},
 };
@@ -27,14 +28,21 @@ pub struct ObserveLayer(Arc<Shared>);
 struct Shared {
     metrics: Metrics,
     sampling: Sampling,
+    degradations: Degradations,
     log_success_ratio: f64,
 }
 
 impl ObserveLayer {
-    pub fn new(config: &Config, sampling: Sampling, registry: &mut Registry) -> Self {
+    pub fn new(
+        config: &Config,
+        sampling: Sampling,
+        degradations: Degradations,
+        registry: &mut Registry,
+    ) -> Self {
         Self(Arc::new(Shared {
             metrics: Metrics::register(registry),
             sampling,
+            degradations,
             log_success_ratio: config.log_success_ratio,
         }))
     }
@@ -85,12 +93,13 @@ where
             otel.name = %format_args!("{} {}", request.method(), observation.route.as_str()),
             otel.status_code = tracing::field::Empty,
         );
+        request.extensions_mut().insert(incoming);
         let answer = self.inner.call(request).instrument(span.clone());
         Box::pin(async move {
             let mut response = answer.await?;
             let _entered = span.enter();
             let error = finish(&mut response, &id);
-            observation.end(&span, response.status(), error.as_deref());
+            observation.end(&span, &mut response, error.as_deref());
             Ok(response)
         })
     }
@@ -146,9 +155,10 @@ impl Observation {
         }
     }
 
-    fn end(mut self, span: &Span, status: StatusCode, error: Option<&ApiError>) {
+    fn end(mut self, span: &Span, response: &mut Response, error: Option<&ApiError>) {
         self.ended = true;
-        let took = self.begun.elapsed();
+        let (took, status) = (self.begun.elapsed(), response.status());
+        let degraded = self.shared.degradations.label(response);
         span.record("http.response.status_code", status.as_u16());
         if status.is_server_error() {
             span.record("otel.status_code", "ERROR");
@@ -156,18 +166,20 @@ impl Observation {
         let metrics = &self.shared.metrics;
         metrics.answered(&self.method, &self.route, status, took);
         match error {
-            Some(error) => log_error(status, took, error),
-            None => self.log_success(took),
+            Some(error) => log_error(status, took, degraded, error),
+            None => self.log_success(took, degraded),
         }
     }
 
     /// A success is logged as often as the settings say: a metric counts it in any case.
-    fn log_success(&self, took: Duration) {
+    fn log_success(&self, took: Duration, degraded: Degraded) {
         let took_ms = milliseconds(took);
+        let degraded = field(degraded);
+        let degraded = degraded.as_deref();
         if matches!(self.route.as_str(), "/health" | "/ready") {
-            tracing::debug!(took_ms, "probe answered");
+            tracing::debug!(took_ms, degraded, "probe answered");
         } else if fastrand::f64() < self.shared.log_success_ratio {
-            tracing::info!(took_ms, "request answered");
+            tracing::info!(took_ms, degraded, "request answered");
         }
     }
 }
@@ -183,16 +195,22 @@ impl Drop for Observation {
 
 /// The one line of a failed request. What is our fault is an error, what a dependency did is a warning, and what the
 /// client did is for its information.
-fn log_error(status: StatusCode, took: Duration, error: &ApiError) {
-    let took_ms = milliseconds(took);
+fn log_error(status: StatusCode, took: Duration, degraded: Degraded, error: &ApiError) {
+    let (took_ms, degraded) = (milliseconds(took), field(degraded));
+    let degraded = degraded.as_deref();
     let error = Chain(error);
     if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::error!(took_ms, %error, "request failed");
+        tracing::error!(took_ms, degraded, %error, "request failed");
     } else if status.is_server_error() {
-        tracing::warn!(took_ms, %error, "request failed");
+        tracing::warn!(took_ms, degraded, %error, "request failed");
     } else {
-        tracing::info!(took_ms, %error, "request refused");
+        tracing::info!(took_ms, degraded, %error, "request refused");
     }
+}
+
+/// Absent where there is nothing to say, as nearly always.
+fn field(degraded: Degraded) -> Option<String> {
+    (!degraded.is_empty()).then(|| degraded.to_string())
 }
 
 /// With microseconds for decimals, which is as far as the clock can be believed.

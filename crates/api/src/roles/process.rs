@@ -37,13 +37,15 @@ impl Process {
         let telemetry = telemetry::init(&settings.telemetry, env!("CARGO_PKG_VERSION"))?;
         let mut metrics = Metrics::new(vec![("requests", tokio::runtime::Handle::current())]);
         telemetry.register(metrics.registry_mut());
+        let state = AppState::new(settings, metrics.registry_mut())?;
         let process = Self {
-            state: AppState::new(settings, metrics.registry_mut())?,
             observe: ObserveLayer::new(
                 &settings.http,
                 telemetry.sampling(),
+                state.degradations.clone(),
                 metrics.registry_mut(),
             ),
+            state,
             background: TaskTracker::new(),
             stop: CancellationToken::new(),
             telemetry,
@@ -61,6 +63,9 @@ impl Process {
             .spawn(async move { clusters.watch(stop).await });
         self.background
             .spawn(self.state.redis.clone().watch(self.stop.clone()));
+        let (state, stop) = (self.state.clone(), self.stop.clone());
+        self.background
+            .spawn(async move { stop.run_until_cancelled(state.note_degradations()).await });
         let (health, stop) = (self.state.health.clone(), self.stop.clone());
         self.background
             .spawn(async move { stop.run_until_cancelled(health.beat()).await });

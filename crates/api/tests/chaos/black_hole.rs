@@ -140,7 +140,7 @@ async fn until_back(load: &Load, before: f64) -> (Duration, f64) {
     }
 }
 
-async fn lose(target: Target, node: &str, ask: Ask) {
+async fn lose(target: Target, name: &str, ask: Ask) {
     let scene = Scene::start().await;
     let load = Load::start(&scene, ask).await;
     load.rates(3).await;
@@ -148,7 +148,7 @@ async fn lose(target: Target, node: &str, ask: Ask) {
 
     scene.stack.proxy(target).set(Fault::BlackHole).await;
     let since = Instant::now();
-    until_degraded(&scene, node).await;
+    until_degraded(&scene, name).await;
     let detected = since.elapsed();
     let during = median(load.rates(9).await);
     sleep(HOLE.saturating_sub(since.elapsed())).await;
@@ -162,7 +162,7 @@ async fn lose(target: Target, node: &str, ask: Ask) {
     scene.all_well().await;
 
     println!(
-        "{ask:?}, {node} in a black hole for {HOLE:?}: noticed after {detected:?}; {before:.0} answers/s before, {during:.0} \
+        "{ask:?}, {name} in a black hole for {HOLE:?}: noticed after {detected:?}; {before:.0} answers/s before, {during:.0} \
          during, {after:.0} within {back:?} after; {refused} refused, {failed} failed"
     );
     assert_eq!(failed, 0);
@@ -172,11 +172,11 @@ async fn lose(target: Target, node: &str, ask: Ask) {
     assert_eq!(scene.metric("db_client_pools_replaced_total").await, 0.0);
 }
 
-async fn until_degraded(scene: &Scene, node: &str) {
+async fn until_degraded(scene: &Scene, name: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let ready = crate::wire::get(scene.services[0].admin, "/ready").await;
-        if ready.json()["degraded"] == json!([node]) {
+        if ready.json()["degraded"] == json!([name]) {
             return;
         }
         assert!(Instant::now() < deadline, "not noticed: {}", ready.body);
@@ -203,10 +203,10 @@ async fn none_in_use(scene: &Scene) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_in_a_black_hole_costs_no_read_and_comes_back_whole() {
-    lose(Target::Standby, "postgres-replica-0", Ask::Reads).await;
+    lose(Target::Standby, "replica_away", Ask::Reads).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_in_a_black_hole_refuses_writes_and_comes_back_whole() {
-    lose(Target::Primary, "postgres-primary", Ask::Writes).await;
+    lose(Target::Primary, "primary_away", Ask::Writes).await;
 }

@@ -135,6 +135,28 @@ async fn clusters_that_cannot_work_together_are_named_with_what_is_allowed_and_w
 }
 
 #[tokio::test]
+async fn a_recommender_may_not_take_longer_than_the_request_that_can_do_without_it() {
+    let slow = ("HOLDFAST__RECOMMENDATIONS__UPSTREAM__TOTAL_TIMEOUT", "3s");
+    let url = (
+        "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL",
+        "http://recommender",
+    );
+
+    let (off, on) = (check(&[slow]).await, check(&[slow, url]).await);
+
+    assert_eq!(off.status.code(), Some(0), "{}", text(&off));
+    let text = text(&on);
+    assert_eq!(on.status.code(), MISCONFIGURED, "{text}");
+    let conflict = text
+        .lines()
+        .find(|line| line.contains(r#"recommendations.upstream.total_timeout = "3s""#));
+    assert!(
+        conflict.is_some_and(|line| line.contains(r#"http.read_deadline = "2s""#)),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn prod_refuses_secrets_that_are_missing_or_open_to_everyone() {
     let open = SecretFile::new("redis://:canary@cache/0", 0o644);
 

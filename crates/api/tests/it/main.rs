@@ -5,6 +5,7 @@ mod cache;
 mod collector;
 mod config;
 mod consistency;
+mod degraded;
 mod faults;
 mod hostile;
 mod http2;

@@ -177,6 +177,7 @@ fn routed() -> BTreeSet<String> {
     let observe = ObserveLayer::new(
         &settings.http,
         Sampling::new(&settings.telemetry),
+        state.degradations.clone(),
         &mut registry,
     );
     let shown = format!("{:#?}", api::router(state, observe));

@@ -17,8 +17,6 @@ use super::{
     payments::{NewPayment, Outcome},
 };
 
-const RECOMMENDATIONS: i64 = 5;
-
 type Shared = State<Arc<Upstream>>;
 
 pub(super) fn router(upstream: Arc<Upstream>) -> Router {
@@ -62,15 +60,15 @@ async fn create_payment(
 
 #[derive(Deserialize)]
 struct RecommendationFilter {
-    product_id: i64,
+    product_id: String,
 }
 
 #[derive(Serialize)]
 struct Recommendations {
-    product_ids: Vec<i64>,
+    product_ids: Vec<String>,
 }
 
-/// The same for the same product, always: the products numbered next.
+/// What others are looking at.
 async fn list_recommendations(
     State(upstream): Shared,
     Query(filter): Query<RecommendationFilter>,
@@ -80,9 +78,7 @@ async fn list_recommendations(
     }
     upstream.recommendations.count_effect();
     upstream.recommendations.linger().await;
-    let product_ids = (1..=RECOMMENDATIONS)
-        .map(|step| filter.product_id.saturating_add(step))
-        .collect();
+    let product_ids = upstream.asked.others(filter.product_id);
     Json(Recommendations { product_ids }).into_response()
 }
 

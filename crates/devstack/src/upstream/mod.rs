@@ -4,6 +4,7 @@
 
 mod handlers;
 mod payments;
+mod recommendations;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 
 use payments::Payments;
+use recommendations::Asked;
 
 /// The two services the sandbox plays.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -52,6 +54,7 @@ pub struct Upstream {
     payments: Service,
     recommendations: Service,
     made: Payments,
+    asked: Asked,
 }
 
 #[derive(Default)]

@@ -23,7 +23,7 @@ use crate::{
     http::{
         ApiError, ApiResult, Body, Db, Path, Query,
         conditional::{self, ETag, IfNoneMatch, Versions},
-        degraded,
+        degraded::{self, Degradation},
         page::Page,
         session::Staff,
     },
@@ -83,7 +83,7 @@ async fn get_product(
     };
     let mut response = if_none_match.respond(&found.etag, CACHE_CONTROL, body);
     if found.is_degraded() {
-        degraded::stale(&mut response);
+        degraded::mark(&mut response, Degradation::Stale);
     }
     Ok(response)
 }

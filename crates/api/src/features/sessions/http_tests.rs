@@ -263,6 +263,7 @@ async fn every_route_asks_for_a_session_but_the_public_ones() {
     let public = [
         "GET /v1/products",
         "GET /v1/products/{id}",
+        "GET /v1/products/{id}/recommendations",
         "POST /v1/users",
         "POST /v1/session",
     ];

@@ -5,6 +5,7 @@ mod load;
 mod primary;
 mod redis;
 mod standby;
+mod upstream;
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -30,6 +31,8 @@ const SETTINGS: [(&str, &str); 3] = [
     ("HOLDFAST__POSTGRES__CHECK_TIMEOUT", "900ms"),
 ];
 
+const RECOMMENDER: &str = "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL";
+
 /// One stack at a time: each is a handful of servers that a scenario wants for itself.
 static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
@@ -43,11 +46,19 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With a recommender, and further settings.
+    async fn start_with(settings: &[(&str, &str)]) -> Self {
         let turn = TURN.lock().await;
         let stack = Stack::start().await.unwrap();
         let database = database_on(&stack).await;
         seed(&stack, &database, 500).await;
-        let service = Service::start_on(&stack, &database, &SETTINGS).await;
+        let recommender = stack.upstream_url();
+        let recommender = [(RECOMMENDER, recommender.as_str())];
+        let settings = [&SETTINGS[..], &recommender, settings].concat();
+        let service = Service::start_on(&stack, &database, &settings).await;
         let scene = Self {
             stack,
             service,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{LOOSE, Scene, assert_unavailable, load::Load, product, until};
 use crate::wire::{Reply, borrowed, call};
 
-const PRIMARY: &str = "postgres-primary";
+const PRIMARY: &str = "primary_away";
 /// Writes tried while there is no primary.
 const WRITES: usize = 12;
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{LOOSE, Scene, assert_unavailable, load::Load, until};
 
-const REDIS: &str = "redis";
+const REDIS: &str = "redis_away";
 /// Requests with a session tried while there is no Redis.
 const ASKED: usize = 40;
 

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{Scene, load::Load};
 use crate::service::PATIENCE;
 
-const REPLICA: &str = "postgres-replica-0";
+const REPLICA: &str = "replica_away";
 
 #[tokio::test]
 async fn no_read_fails_while_the_standby_dies_freezes_and_comes_back() {

@@ -93,6 +93,7 @@ async fn every_route_makes_the_round_trips_on_the_list() {
     probes(&mut table).await;
     catalogue(&mut table, &products, &staff).await;
     orders(&mut table, &products, &staff).await;
+    recommendations(&mut table, &products).await;
     sessions(&mut table).await;
 
     let documented = operations(&metered.document().await);
@@ -185,6 +186,17 @@ async fn orders(table: &mut Table<'_>, products: &[String], session: &Cookie) {
     let included = "GET /v1/orders?include=products";
     table
         .with(included, "", session, |_| (included.to_owned(), None))
+        .await;
+}
+
+async fn recommendations(table: &mut Table<'_>, products: &[String]) {
+    let operation = "GET /v1/products/{id}/recommendations";
+    let path = format!("/v1/products/{}/recommendations", products[0]);
+    // The list of what sells best is in process after the first, and holds what was ordered above.
+    let found = get(table.metered.address(), &path).await.json();
+    assert!(!found["items"].as_array().unwrap().is_empty(), "{found}");
+    table
+        .get(operation, "what sells best", |_| path.clone())
         .await;
 }
 

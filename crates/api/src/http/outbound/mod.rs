@@ -1,0 +1,222 @@
+//! Calls to other services. Every one is made here, so that each is bounded, counted and given up in the same way:
+//!
+//! breaker → bulkhead → attempt (under its own timeout, the call's, and the request's deadline) → retry, where it is
+//! safe, within the budget.
+//!
+//! A call takes along the request's id (`X-Request-Id`), its trace (`traceparent`, `tracestate`) and how long the answer
+//! is still of use (`Request-Timeout`, such as `250ms`), and nothing else of the request.
+
+mod config;
+mod error;
+mod metrics;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::Empty;
+use resilience::{
+    Breaker, Bulkhead, Retries,
+    breaker::{Permit, State},
+};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::Instrument;
+
+pub use config::Config;
+pub use error::CallError;
+pub use metrics::Metrics;
+
+use super::{Caller, context::REQUEST_ID};
+use metrics::Instruments;
+use transport::{Answer, Transport};
+
+/// How long the caller waits for the answer: work beyond it is for nobody. Milliseconds, with their unit.
+pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout");
+
+const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
+
+/// One other service. A clone is the same connections, breaker and budget.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    name: &'static str,
+    base: String,
+    config: Config,
+    transport: Transport,
+    breaker: Breaker,
+    bulkhead: Bulkhead,
+    retries: Retries,
+    instruments: Instruments,
+}
+
+impl Service {
+    /// The service that `config` names, if it names one; it is `name` in logs and metrics.
+    ///
+    /// # Errors
+    /// When TLS to it cannot be set up.
+    pub fn new(
+        name: &'static str,
+        config: &Config,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(url) = &config.url else {
+            return Ok(None);
+        };
+        let instruments = metrics.of(name);
+        let watching = instruments.clone();
+        let breaker = Breaker::new(&config.breaker, move |state| {
+            watching.changed(state);
+            match state {
+                State::Open => {
+                    tracing::warn!(service = name, "not called any more for a while: it fails")
+                }
+                State::HalfOpen => {
+                    tracing::info!(service = name, "trying whether it answers again")
+                }
+                State::Closed => tracing::info!(service = name, "called again: it answers"),
+            }
+        });
+        Ok(Some(Self(Arc::new(Inner {
+            name,
+            base: url.trim_end_matches('/').to_owned(),
+            transport: Transport::new(config)?,
+            breaker,
+            bulkhead: Bulkhead::new(&config.bulkhead),
+            retries: Retries::new(&config.retry),
+            instruments,
+            config: config.clone(),
+        }))))
+    }
+
+    /// GETs `target`, a path with its query, and reads the JSON of the answer. Safe to repeat, so it is repeated when that
+    /// may help.
+    ///
+    /// # Errors
+    /// When there is no answer, or any other than a 200 that holds such a value.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        caller: &Caller,
+    ) -> Result<T, CallError> {
+        let answer = self.0.call(target, caller).await;
+        let result = answer.and_then(|answer| answer.json());
+        let outcome = result
+            .as_ref()
+            .map_or_else(CallError::outcome, |_| "answered");
+        self.0.instruments.ended(outcome);
+        result
+    }
+}
+
+impl Inner {
+    async fn call(&self, target: &str, caller: &Caller) -> Result<Answer, CallError> {
+        let deadline = caller
+            .deadline
+            .min(Instant::now() + self.config.total_timeout);
+        self.retries.begin();
+        let mut made = 0;
+        loop {
+            let error = match self.attempt(target, caller, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            made += 1;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pause = error
+                .may_pass()
+                .then(|| self.retries.pause(made, error.retry_after(), left));
+            let Some(Some(pause)) = pause else {
+                return Err(error);
+            };
+            tracing::info!(service = self.name, attempt = made, %error, ?pause, "asking again");
+            self.instruments.retries.inc();
+            sleep(pause).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        target: &str,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<Answer, CallError> {
+        let permit = self.breaker.enter()?;
+        let _slot = self.bulkhead.enter(deadline).await?;
+        let _under_way = self.instruments.under_way();
+        let begun = Instant::now();
+        let until = deadline.min(begun + self.config.attempt_timeout);
+        let span = tracing::info_span!("call", service = self.name, otel.kind = "client");
+        let request = span.in_scope(|| self.request(target, caller, until))?;
+        let exchange = self.transport.exchange(request).instrument(span);
+        let result = timeout_at(until, exchange)
+            .await
+            .unwrap_or_else(|_| Err(CallError::Timeout(until - begun)));
+        self.instruments
+            .attempts
+            .observe(begun.elapsed().as_secs_f64());
+        self.judge(permit, &result, begun);
+        result
+    }
+
+    /// Tells the breaker what the attempt says about the service.
+    fn judge(&self, permit: Permit, result: &Result<Answer, CallError>, begun: Instant) {
+        let took = begun.elapsed();
+        let is_success = match result {
+            // Too much of an answer is one.
+            Ok(_) | Err(CallError::TooLarge(_)) => true,
+            // A caller in a hurry says nothing about the service.
+            Err(CallError::Timeout(_)) if took < self.config.breaker.slow_after => return,
+            Err(_) => false,
+        };
+        permit.record(is_success, took);
+    }
+
+    fn request(
+        &self,
+        target: &str,
+        caller: &Caller,
+        until: Instant,
+    ) -> Result<Request<Empty<Bytes>>, CallError> {
+        let unreadable = |error: http::uri::InvalidUri| CallError::Unreadable(error.into());
+        let uri: Uri = format!("{}{target}", self.base)
+            .parse()
+            .map_err(unreadable)?;
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        propagate(headers, caller, until);
+        Ok(request)
+    }
+}
+
+fn propagate(headers: &mut HeaderMap, caller: &Caller, until: Instant) {
+    if let Ok(id) = HeaderValue::from_str(caller.id.as_str()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    let left_ms = until.saturating_duration_since(Instant::now()).as_millis();
+    if let Ok(left) = HeaderValue::try_from(format!("{left_ms}ms")) {
+        headers.insert(REQUEST_TIMEOUT, left);
+    }
+    if let Some(trace) = &caller.trace {
+        trace.inject(headers);
+    }
+}
+
+impl Answer {
+    /// The body of a 200 as JSON.
+    fn json<T: DeserializeOwned>(&self) -> Result<T, CallError> {
+        if self.status != StatusCode::OK {
+            return Err(CallError::Unreadable(
+                format!("it answered {}", self.status).into(),
+            ));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| CallError::Unreadable(error.into()))
+    }
+}

@@ -1,0 +1,114 @@
+//! Stops asking what does not answer, and finds out with one call at a time whether it does again.
+
+mod config;
+mod machine;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+pub use config::Config;
+use machine::Machine;
+pub use machine::State;
+
+/// One for each dependency, shared by everything that asks it. A clone is the same breaker.
+#[derive(Clone)]
+pub struct Breaker(Arc<Shared>);
+
+struct Shared {
+    machine: Mutex<Machine>,
+    changed: Box<dyn Fn(State) + Send + Sync>,
+}
+
+/// The breaker is open, or half-open with its one probe under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not asked, because it has failed too often; the next try is in {retry_after:?}")]
+pub struct BreakerOpen {
+    /// When the next call may be let through, as far as is known.
+    pub retry_after: Duration,
+}
+
+impl Breaker {
+    /// A closed breaker. `changed` is told every new state, in order, before anyone can act on it; it must not come back here.
+    pub fn new(config: &Config, changed: impl Fn(State) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared {
+            machine: Mutex::new(Machine::new(config)),
+            changed: Box::new(changed),
+        }))
+    }
+
+    /// Asks to make one call.
+    ///
+    /// # Errors
+    /// At once, when the call would most likely be in vain.
+    pub fn enter(&self) -> Result<Permit, BreakerOpen> {
+        let (epoch, is_probe) = self.0.change(Machine::enter)?;
+        Ok(Permit {
+            shared: Arc::clone(&self.0),
+            epoch,
+            is_probe,
+        })
+    }
+
+    /// The state it is in. An open breaker whose time has passed stays open until somebody asks.
+    pub fn state(&self) -> State {
+        self.0.lock().state()
+    }
+}
+
+impl std::fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Breaker").field(&self.state()).finish()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = self.lock();
+        let before = machine.state();
+        let result = act(&mut machine);
+        if machine.state() != before {
+            (self.changed)(machine.state());
+        }
+        result
+    }
+}
+
+/// The right to make one call. Dropped without a record, as when the caller is cancelled, it says nothing about the
+/// dependency, and a probe's place is free for another.
+#[must_use = "a call that is not recorded teaches the breaker nothing"]
+pub struct Permit {
+    shared: Arc<Shared>,
+    epoch: u64,
+    is_probe: bool,
+}
+
+impl Permit {
+    /// Whether this call decides if the breaker closes.
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// Says how the call ended. A success that took too long counts against the dependency.
+    pub fn record(self, is_success: bool, took: Duration) {
+        let epoch = self.epoch;
+        self.shared
+            .change(|machine| machine.record(epoch, is_success, took));
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.is_probe {
+            self.shared.lock().give_back(self.epoch);
+        }
+    }
+}
