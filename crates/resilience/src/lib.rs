@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod admission;
 mod criticality;
 
 pub use criticality::Criticality;
