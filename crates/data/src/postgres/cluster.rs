@@ -29,6 +29,8 @@ pub(super) struct Inner {
     pub(super) replicas: Vec<Arc<Node>>,
     /// Bounds the reads that the primary takes in the place of replicas.
     pub(super) fallback: Semaphore,
+    /// Those among them that may fail.
+    pub(super) fallback_expendable: Semaphore,
     pub(super) log: Log,
     pub(super) metrics: Instruments,
     pub(super) config: Config,
@@ -105,6 +107,7 @@ impl Cluster {
             primary,
             replicas,
             fallback,
+            fallback_expendable: Semaphore::new(config.fallback_expendable_max),
             log: Log::new(config.lag_max),
             metrics,
             config: config.clone(),

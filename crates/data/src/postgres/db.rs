@@ -1,5 +1,6 @@
 //! The database as one request sees it: a `Reader` for what changes nothing, a `Writer` for the rest.
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -20,6 +21,7 @@ pub struct Db<P = Home> {
     cluster: Cluster,
     deadline: Instant,
     consistency: Consistency,
+    is_expendable: bool,
     place: P,
 }
 
@@ -66,6 +68,7 @@ impl Db {
             cluster,
             deadline,
             consistency: Consistency::NONE,
+            is_expendable: false,
             place: Home,
         }
     }
@@ -76,12 +79,20 @@ impl Db {
         self
     }
 
+    /// The same for work that may fail when there is too much: where the primary has to take reads for replicas, its reads get
+    /// `fallback_expendable_max` places and wait for none.
+    pub fn expendable(mut self) -> Self {
+        self.is_expendable = true;
+        self
+    }
+
     /// The rows of one key, wherever they are.
     pub fn shard(&self, key: Uuid) -> Db<Shard> {
         Db {
             cluster: self.cluster.clone(),
             deadline: self.deadline,
             consistency: self.consistency.clone(),
+            is_expendable: self.is_expendable,
             place: Shard { key },
         }
     }
@@ -181,8 +192,7 @@ impl<P: Copy> Reader<P> {
         };
         self.note_taken_by(&cluster.primary);
         cluster.metrics.read_on_primary(cause.label());
-        let wait = timeout(cluster.config.acquire_timeout, cluster.fallback.acquire()).await;
-        let Ok(Ok(_permit)) = wait else {
+        let Some(_permits) = self.fallback().await else {
             return Err(dependency_error(&cluster.primary, Cause::Exhausted.into()));
         };
         let answer = self.on_primary(exchange).await?;
@@ -192,6 +202,18 @@ impl<P: Copy> Reader<P> {
             self.db.saw(mark);
         }
         Ok(answer)
+    }
+
+    /// A place among the reads that the primary takes for replicas; of expendable ones, two.
+    async fn fallback(&self) -> Option<[Option<SemaphorePermit<'_>>; 2]> {
+        let cluster = &self.db.cluster.0;
+        if self.db.is_expendable {
+            let own = cluster.fallback_expendable.try_acquire().ok()?;
+            let common = cluster.fallback.try_acquire().ok()?;
+            return Some([Some(own), Some(common)]);
+        }
+        let wait = timeout(cluster.config.acquire_timeout, cluster.fallback.acquire()).await;
+        Some([None, Some(wait.ok()?.ok()?)])
     }
 
     async fn on_primary<E: Exchange>(&self, exchange: impl Fn() -> E) -> Result<E::Answer, Error> {
