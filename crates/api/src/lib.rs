@@ -16,7 +16,10 @@ use axum::Router;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use http::{docs, error::ApiError, guard::GuardLayer, health, layers, observe::ObserveLayer};
+use http::{
+    admission::AdmitLayer, docs, envelope::Routes, error::ApiError, guard::GuardLayer, health,
+    layers, observe::ObserveLayer,
+};
 use state::AppState;
 
 /// Everything the public listener answers, inside the whole stack of layers.
@@ -24,6 +27,11 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
         .nest("/v1", features::routes())
         .split_for_parts();
+    let admit = AdmitLayer::new(
+        state.http.clone(),
+        Routes::of(&document),
+        state.admission.clone(),
+    );
     let guard = GuardLayer {
         config: state.http.clone(),
         tokenizer: state.tokenizer.clone(),
@@ -34,5 +42,5 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state);
-    layers::around(router, guard, observe)
+    layers::around(router, observe, admit, guard)
 }

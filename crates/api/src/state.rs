@@ -10,11 +10,13 @@ use data::{
     sessions::Sessions,
 };
 use prometheus_client::registry::Registry;
+use resilience::admission::Admission;
 
 use crate::{
     features::{products::ProductCache, sessions::Passwords},
     http::{
         self,
+        admission::metrics::Collected,
         consistency::Tokenizer,
         health::{Check, Health},
         session::SessionCookie,
@@ -29,6 +31,8 @@ pub struct AppState {
     pub http: Arc<http::Config>,
     /// The stage of the process and what its probes answer from.
     pub health: Arc<Health>,
+    /// Who is worked for, and who is refused.
+    pub admission: Admission,
     /// Postgres; handlers take the extractor `Db`, which knows the request's deadline.
     pub cluster: Cluster,
     /// The shared connection to Redis.
@@ -58,9 +62,12 @@ impl AppState {
         let cluster = Cluster::new(&settings.postgres, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
         let cookie_secure = settings.sessions.cookie_secure;
+        let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
+        registry.register_collector(Box::new(Collected(admission.clone())));
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
+            admission,
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),

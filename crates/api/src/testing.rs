@@ -65,6 +65,11 @@ impl TestApp {
 
     /// Starts with a meter before each server, for [`Self::cost`].
     pub async fn metered() -> Self {
+        Self::metered_with(|_| {}).await
+    }
+
+    /// The same with settings that differ from the defaults.
+    pub async fn metered_with(change: impl FnOnce(&mut Settings)) -> Self {
         let services = devstack::shared().await;
         let database = database(services).await;
         let postgres = async |url| Meter::postgres(url, "holdfast").await.unwrap();
@@ -77,6 +82,7 @@ impl TestApp {
         settings.postgres.primary_url = SecretString::from(meters.primary.url());
         settings.postgres.replica_urls = vec![SecretString::from(meters.standby.url())];
         settings.redis.url = SecretString::from(meters.redis.url());
+        change(&mut settings);
         Self::serve(&settings, database, Some(meters)).await
     }
 
@@ -204,6 +210,8 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.postgres.token_wait = Duration::from_secs(4);
     settings.redis.command_timeout = Duration::from_secs(4);
     settings.sessions.passwords.wait = Duration::from_secs(20);
+    settings.admission.delay_tolerated = Duration::from_secs(4);
+    settings.admission.queue_wait = Duration::from_secs(4);
     settings.http.read_deadline = Duration::from_secs(20);
     settings.http.write_deadline = Duration::from_secs(30);
     settings

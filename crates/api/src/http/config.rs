@@ -6,7 +6,7 @@ use std::{
 };
 
 use garde::Validate;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// The public listener: `http.*`.
@@ -65,6 +65,11 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between_1ms_and_1h))]
     pub write_deadline: Duration,
+    /// Keys of 32 characters or more by which other services of ours are known (`Caller-Key`). Whoever has one may raise a
+    /// request's criticality and say for whom it is. None: nobody may.
+    #[serde(serialize_with = "masked_list")]
+    #[garde(length(max = 16), inner(custom(is_long_enough)))]
+    pub caller_keys: Vec<SecretString>,
     /// The share of successful requests that leave a line in the log, from 0 to 1. Failed ones always do.
     #[garde(range(min = 0.0, max = 1.0))]
     pub log_success_ratio: f64,
@@ -90,6 +95,7 @@ impl Default for Config {
             compress_bytes_min: 1024,
             read_deadline: Duration::from_secs(2),
             write_deadline: Duration::from_secs(5),
+            caller_keys: Vec::new(),
             log_success_ratio: 1.0,
             allowed_origins: Vec::new(),
         }
@@ -134,6 +140,17 @@ fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
         return Ok(());
     }
     Err(garde::Error::new("must be between 1ms and 1h"))
+}
+
+fn is_long_enough(key: &SecretString, _: &()) -> garde::Result {
+    if key.expose_secret().len() >= 32 {
+        return Ok(());
+    }
+    Err(garde::Error::new("must have 32 characters or more"))
+}
+
+fn masked_list<S: Serializer>(keys: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(keys.iter().map(|_| "********"))
 }
 
 fn masked<S: Serializer>(token: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {

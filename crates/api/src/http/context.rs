@@ -6,7 +6,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
-/// After this moment nobody waits for the answer any more.
+/// After this moment nobody waits for the answer any more. Handlers may take it as an argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(pub Instant);
 

@@ -12,7 +12,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Request},
+    response::Response,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Version, header};
 use http_body::{Frame, SizeHint};
@@ -102,14 +107,14 @@ impl Server {
 
     /// The next connection, once there is a slot for it. Never fails: an error of one connection is not the
     /// listener's, and an exhausted process gets a pause to recover in.
-    async fn accept(&self, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    async fn accept(&self, slots: &Arc<Semaphore>) -> Accepted {
         let slot = Arc::clone(slots)
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => return (stream, slot),
+                Ok((stream, peer)) => return Accepted { stream, peer, slot },
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "accepting a connection failed; trying again");
@@ -119,8 +124,9 @@ impl Server {
         }
     }
 
-    fn spawn(&self, (stream, slot): (TcpStream, OwnedSemaphorePermit)) {
+    fn spawn(&self, Accepted { stream, peer, slot }: Accepted) {
         let connection = Connection {
+            peer,
             app: self.app.clone(),
             drain: self.drain.clone(),
             activity: Arc::default(),
@@ -134,6 +140,13 @@ impl Server {
     }
 }
 
+/// A connection and its place among all.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: OwnedSemaphorePermit,
+}
+
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -144,6 +157,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// One accepted connection.
 struct Connection {
+    peer: SocketAddr,
     app: Router,
     drain: Drain,
     activity: Arc<Activity>,
@@ -185,7 +199,9 @@ impl Connection {
     ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> + use<> {
         let version = request.version();
         let counted = self.activity.begin(version);
-        let answer = self.app.clone().call(request.map(Body::new));
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let answer = self.app.clone().call(request);
         let drain = self.drain.clone();
         async move {
             let mut response = answer.await?;

@@ -9,6 +9,7 @@ mod faults;
 mod hostile;
 mod http2;
 mod openapi;
+mod overload;
 mod plans;
 mod pooler;
 mod round_trips;
