@@ -12,6 +12,8 @@ use super::{
 use crate::Criticality;
 
 const LEVELS: usize = Criticality::ALL.len();
+/// In an overload one in so many places is spared for callers who have not got their part.
+const SPARED: usize = 8;
 
 /// One request at the gate.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +104,8 @@ impl Gate {
             self.note_crowd(now, is_critical);
         }
         let is_overloaded = self.is_overloaded(now, is_critical);
-        let limit = self.limiter.limit();
-        if is_overloaded && self.tenants.has_its_part(visitor.place, limit) {
+        if is_overloaded && self.is_greedy(visitor) {
+            self.note_crowd(now, is_critical);
             return self.refuse(visitor, Refusal::Unfair);
         }
         if has_room {
@@ -162,6 +164,13 @@ impl Gate {
             queued: std::array::from_fn(|level| self.queues[level].len()),
             refused: self.refused,
         }
+    }
+
+    /// Whether its caller has its part already, and would take what is spared for those who have not.
+    fn is_greedy(&self, visitor: Visitor) -> bool {
+        let limit = self.limiter.limit();
+        let taken: usize = self.in_flight.iter().sum();
+        taken + limit.div_ceil(SPARED) >= limit && self.tenants.has_its_part(visitor.place, limit)
     }
 
     /// Whether nobody waits whose turn is before that of a newcomer of `level`.

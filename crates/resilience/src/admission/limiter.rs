@@ -150,7 +150,8 @@ impl Limiter {
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
-        let done_per_second = f64::from(window.done.max(1)) / age.as_secs_f64();
+        // Nothing done is as little in a short window as in a long one.
+        let done_per_second = (f64::from(window.done) / age.as_secs_f64()).max(0.1);
         self.history.push_back((
             (window.in_flight_sum / ended).ln().max(0.0),
             done_per_second.ln(),

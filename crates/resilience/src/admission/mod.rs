@@ -104,7 +104,7 @@ impl Admission {
         match gate.enter(now, visitor) {
             Verdict::Admitted => {
                 drop(gate);
-                Entry::Admitted(self.permit(now, visitor))
+                Entry::Admitted(self.permit(now, visitor, false))
             }
             Verdict::Refused(refusal) => Entry::Refused(refusal),
             Verdict::Queued { until, answer } => {
@@ -129,11 +129,12 @@ impl Admission {
         self.gate().snapshot()
     }
 
-    fn permit(&self, begun: Instant, visitor: Visitor) -> Permit {
+    fn permit(&self, begun: Instant, visitor: Visitor, has_waited: bool) -> Permit {
         Permit {
             admission: self.clone(),
             begun,
             visitor,
+            has_waited,
             outcome: Outcome::Failed,
         }
     }
@@ -144,7 +145,7 @@ impl Admission {
         let now = Instant::now();
         for Waiter { visitor, answer } in waiters {
             // A waiter who has just left gives the permit back by dropping it.
-            let _ = answer.send(self.permit(now, visitor));
+            let _ = answer.send(self.permit(now, visitor, true));
         }
     }
 
@@ -163,12 +164,14 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// Waits for capacity, until `deadline` at most.
+    /// Waits for capacity, but for no more than a quarter of the time until `deadline`: the rest is for the work.
     ///
     /// # Errors
     /// When there was none in time.
     pub async fn admitted(self, deadline: Instant) -> Result<Permit, Refusal> {
-        match timeout_at(self.until.min(deadline), self.answer).await {
+        let now = Instant::now();
+        let quarter = now + deadline.saturating_duration_since(now) / 4;
+        match timeout_at(self.until.min(quarter), self.answer).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(self
                 .admission
@@ -185,13 +188,18 @@ pub struct Permit {
     admission: Admission,
     begun: Instant,
     visitor: Visitor,
+    has_waited: bool,
     outcome: Outcome,
 }
 
 impl Permit {
     /// Gives it back and tells how the work ended.
     pub fn finish(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        // Its time may have gone by in the queue. If that lowered the limit, the queue would only become longer.
+        self.outcome = match outcome {
+            Outcome::TimedOut if self.has_waited => Outcome::Failed,
+            outcome => outcome,
+        };
     }
 }
 

@@ -61,11 +61,7 @@ fn without_it_the_same_load_gets_next_to_nothing_done() {
 #[test]
 fn a_mild_overload_does_not_drive_the_limit_up() {
     each_seed(
-        &[
-            Phase::new(5, 1.1),
-            Phase::new(40, 1.1),
-            Phase::new(120, 1.1),
-        ],
+        &[Phase::new(5, 1.1), Phase::new(40, 1.1), Phase::new(60, 1.1)],
         |reports| {
             let (early, late) = (reports[1].limit_mean(), reports[2].limit_mean());
             println!("mean limit {early:.1}, later {late:.1}");
@@ -77,15 +73,17 @@ fn a_mild_overload_does_not_drive_the_limit_up() {
     );
 }
 
+/// Four times slower, so that a quarter of the load is all that can be done.
 #[test]
 fn work_that_becomes_slower_for_good_is_still_done() {
     let slow = Phase {
-        slowness: 5.0,
-        ..Phase::new(20, 0.15)
+        slowness: 4.0,
+        ..Phase::new(20, 0.3)
     };
-    each_seed(&[Phase::new(10, 0.15), slow, slow], |reports| {
-        let part = reports[2].critical.good_part();
-        assert!(part > 0.95, "{part}");
+    each_seed(&[Phase::new(10, 0.3), slow, slow], |reports| {
+        let part = reports[2].goodput(20.0) / 0.25;
+        println!("{part:.2} of what can be done");
+        assert!(part > 0.6, "{part}");
     });
 }
 
@@ -155,10 +153,7 @@ fn a_greedy_caller_does_not_crowd_out_the_modest() {
     };
     each_seed(&[crowded, crowded], |reports| {
         let Report { greedy, modest, .. } = &reports[1];
-        assert!(
-            modest.good_part() > 2.0 * greedy.good_part(),
-            "{modest:?} {greedy:?}"
-        );
+        assert!(modest.good_part() > 0.9, "{modest:?} {greedy:?}");
         assert!(reports[1].goodput(10.0) > 0.85);
     });
 }
