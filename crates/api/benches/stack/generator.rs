@@ -41,6 +41,8 @@ pub struct Fire {
 #[derive(Clone, Copy, Debug)]
 pub struct Shot {
     pub is_critical: bool,
+    /// When it was to be sent, from the first.
+    pub due: Duration,
     /// 0: there was no answer.
     pub status: u16,
     /// Whether the answer said when to come back.
@@ -95,6 +97,7 @@ async fn client(fire: Fire, start: Instant, next: Arc<AtomicUsize>) -> Vec<Shot>
         };
         shots.push(Shot {
             is_critical,
+            due: due - start,
             status,
             says_when,
             took: due.elapsed(),

@@ -9,6 +9,8 @@ use garde::Validate;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::envelope::CALLER_KEY_BYTES_MAX;
+
 /// The public listener: `http.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
@@ -65,10 +67,10 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between_1ms_and_1h))]
     pub write_deadline: Duration,
-    /// Keys of 32 characters or more by which other services of ours are known (`Caller-Key`). Whoever has one may raise a
+    /// Keys of 32 to 256 characters by which other services of ours are known (`Caller-Key`). Whoever has one may raise a
     /// request's criticality and say for whom it is. None: nobody may.
     #[serde(serialize_with = "masked_list")]
-    #[garde(length(max = 16), inner(custom(is_long_enough)))]
+    #[garde(length(max = 16), inner(custom(is_caller_key)))]
     pub caller_keys: Vec<SecretString>,
     /// The share of successful requests that leave a line in the log, from 0 to 1. Failed ones always do.
     #[garde(range(min = 0.0, max = 1.0))]
@@ -142,11 +144,11 @@ fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
     Err(garde::Error::new("must be between 1ms and 1h"))
 }
 
-fn is_long_enough(key: &SecretString, _: &()) -> garde::Result {
-    if key.expose_secret().len() >= 32 {
+fn is_caller_key(key: &SecretString, _: &()) -> garde::Result {
+    if (32..=CALLER_KEY_BYTES_MAX).contains(&key.expose_secret().len()) {
         return Ok(());
     }
-    Err(garde::Error::new("must have 32 characters or more"))
+    Err(garde::Error::new("must have 32 to 256 characters"))
 }
 
 fn masked_list<S: Serializer>(keys: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
