@@ -41,8 +41,8 @@ pub struct Config {
     /// How many reads may use the primary at once in the place of a replica, so that a dead replica leaves it room to write.
     #[garde(range(min = 1, max = 1000))]
     pub fallback_reads_max: usize,
-    /// How many of these may be of requests that may fail (below critical). They do not wait for a place.
-    #[garde(range(min = 0, max = 1000))]
+    /// How many of these may be of requests that may fail (below critical), so that the others find a place at once.
+    #[garde(range(min = 1, max = 1000))]
     pub fallback_expendable_max: usize,
     /// How long a request waits for a free connection.
     #[serde(with = "humantime_serde")]

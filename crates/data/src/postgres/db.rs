@@ -80,7 +80,7 @@ impl Db {
     }
 
     /// The same for work that may fail when there is too much: where the primary has to take reads for replicas, its reads get
-    /// `fallback_expendable_max` places and wait for none.
+    /// no more than `fallback_expendable_max` places.
     pub fn expendable(mut self) -> Self {
         self.is_expendable = true;
         self
@@ -204,16 +204,17 @@ impl<P: Copy> Reader<P> {
         Ok(answer)
     }
 
-    /// A place among the reads that the primary takes for replicas; of expendable ones, two.
+    /// A place among the reads that the primary takes for replicas; for an expendable one also a place among those.
     async fn fallback(&self) -> Option<[Option<SemaphorePermit<'_>>; 2]> {
         let cluster = &self.db.cluster.0;
-        if self.db.is_expendable {
-            let own = cluster.fallback_expendable.try_acquire().ok()?;
-            let common = cluster.fallback.try_acquire().ok()?;
-            return Some([Some(own), Some(common)]);
-        }
-        let wait = timeout(cluster.config.acquire_timeout, cluster.fallback.acquire()).await;
-        Some([None, Some(wait.ok()?.ok()?)])
+        let places = async {
+            let own = match self.db.is_expendable {
+                true => Some(cluster.fallback_expendable.acquire().await.ok()?),
+                false => None,
+            };
+            Some([own, Some(cluster.fallback.acquire().await.ok()?)])
+        };
+        timeout(cluster.config.acquire_timeout, places).await.ok()?
     }
 
     async fn on_primary<E: Exchange>(&self, exchange: impl Fn() -> E) -> Result<E::Answer, Error> {

@@ -167,6 +167,7 @@ async fn reads_that_may_fail_leave_the_others_room_on_the_primary() {
         )];
         config.fallback_reads_max = 2;
         config.fallback_expendable_max = 1;
+        config.acquire_timeout = Duration::from_millis(300);
     })
     .await;
     until("the replica is out", async || {
