@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos check lint deny docs sql sql-check migration fmt bench setup build
+.PHONY: help run test test-fast chaos check lint deny docs sql sql-check migration fmt bench load setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -49,6 +49,9 @@ fmt: ## Format the code
 
 bench: setup ## Compare the whole stack with bare servers, side by side
 	@deploy/bench.sh
+
+load: setup ## Ask the service for up to ten times what it can do, with and without admission
+	cargo bench --package api --bench stack -- overload
 
 setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer
 	@deploy/setup.sh

@@ -17,8 +17,8 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use http::{
-    docs, error::ApiError, guard::GuardLayer, health, layers, limits::LimitLayer,
-    observe::ObserveLayer,
+    admission::AdmitLayer, docs, envelope::Routes, error::ApiError, guard::GuardLayer, health,
+    layers, limits::LimitLayer, observe::ObserveLayer,
 };
 use state::AppState;
 
@@ -32,6 +32,11 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
         .nest("/v1", features::routes().layer(limited))
         .split_for_parts();
+    let admit = AdmitLayer::new(
+        state.http.clone(),
+        Routes::of(&document),
+        state.admission.clone(),
+    );
     let guard = GuardLayer {
         config: state.http.clone(),
         tokenizer: state.tokenizer.clone(),
@@ -42,5 +47,5 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state);
-    layers::around(router, guard, observe)
+    layers::around(router, observe, admit, guard)
 }

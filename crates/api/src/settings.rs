@@ -22,6 +22,9 @@ pub struct Settings {
     /// The admin listener.
     #[garde(dive)]
     pub admin: http::AdminConfig,
+    /// How much is worked on at once, and who is refused when it is too much.
+    #[garde(dive)]
+    pub admission: resilience::admission::Config,
     /// How the process ends.
     #[garde(dive)]
     pub shutdown: shutdown::Config,
@@ -73,6 +76,7 @@ impl settings::Settings for Settings {
         "postgres.token_keys",
         "redis.url",
         "admin.token",
+        "http.caller_keys",
     ];
 
     fn rules(&self, profile: &str) -> Vec<Fault> {
@@ -81,6 +85,7 @@ impl settings::Settings for Settings {
             self.shutdown_ladder(),
             self.shards(),
             self.direct_url(),
+            self.limits_in_order(),
         ]
         .concat();
         let postgres = &self.postgres;
@@ -95,6 +100,14 @@ impl settings::Settings for Settings {
 }
 
 impl Settings {
+    /// What the pools serve at most, by `admission.limit_per_connection`.
+    pub fn requests_served_at_once(&self) -> usize {
+        let postgres = &self.postgres;
+        let connections = postgres.primary_connections_max
+            + postgres.replica_urls.len() * postgres.replica_connections_max;
+        connections * self.admission.limit_per_connection
+    }
+
     /// A wait that may outlast the one around it never ends by itself, so each must be shorter than the next.
     fn timeout_ladders(&self) -> Vec<Fault> {
         let (postgres, throttle) = (&self.postgres, &self.sessions.throttle);
@@ -156,6 +169,10 @@ impl Settings {
                     throttle.account_delay_max,
                 ),
                 ("sessions.throttle.forget_after", throttle.forget_after),
+            ]),
+            ladder(&[
+                ("admission.queue_wait", self.admission.queue_wait),
+                ("http.read_deadline", self.http.read_deadline),
             ]),
             ladder(&[
                 ("redis.command_timeout", self.redis.command_timeout),
@@ -296,6 +313,19 @@ impl Settings {
                 Fault::new(&format!("{section}.direct_url"), problem).and("postgres.pooled")
             })
             .collect()
+    }
+
+    /// A limit begins where it may stay.
+    fn limits_in_order(&self) -> Vec<Fault> {
+        let admission = &self.admission;
+        if admission.limit_min <= admission.limit_initial
+            && admission.limit_initial <= admission.limit_max
+        {
+            return Vec::new();
+        }
+        let problem = "must be from admission.limit_min to admission.limit_max";
+        let fault = Fault::new("admission.limit_initial", problem);
+        vec![fault.and("admission.limit_min").and("admission.limit_max")]
     }
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.

@@ -10,6 +10,7 @@ use data::{
     sessions::Sessions,
 };
 use prometheus_client::registry::Registry;
+use resilience::admission::Admission;
 use tokio::time::sleep;
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     },
     http::{
         self,
+        admission::metrics::Collected,
         consistency::Tokenizer,
         degraded::Degradations,
         health::{Check, Health},
@@ -42,6 +44,8 @@ pub struct AppState {
     pub health: Arc<Health>,
     /// What the service does without at the moment.
     pub degradations: Degradations,
+    /// Who is worked for, and who is refused.
+    pub admission: Admission,
     /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
     pub clusters: Clusters,
     /// The shared connection to Redis.
@@ -78,10 +82,13 @@ impl AppState {
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
         let outbound = outbound::Metrics::register(registry);
         let cookie_secure = settings.sessions.cookie_secure;
+        let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
+        registry.register_collector(Box::new(Collected(admission.clone())));
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
+            admission,
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),

@@ -212,6 +212,8 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.postgres.token_wait = Duration::from_secs(4);
     settings.redis.command_timeout = Duration::from_secs(4);
     settings.sessions.passwords.wait = Duration::from_secs(20);
+    settings.admission.delay_tolerated = Duration::from_secs(4);
+    settings.admission.queue_wait = Duration::from_secs(4);
     settings.http.read_deadline = Duration::from_secs(20);
     settings.http.write_deadline = Duration::from_secs(30);
     // All clients of a test are one address, and some ask more than anyone would.

@@ -34,4 +34,9 @@ impl Criticality {
             Self::CriticalPlus => "critical_plus",
         }
     }
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
 }

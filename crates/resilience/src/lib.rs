@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod admission;
 pub mod breaker;
 pub mod bulkhead;
 mod criticality;

@@ -118,6 +118,18 @@ impl Servers {
         &self.database
     }
 
+    /// Starts Holdfast on core 0, from Postgres, with further settings; waits until it listens.
+    pub async fn start_with(&self, settings: &[(&str, String)]) -> anyhow::Result<Server> {
+        let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0"]);
+        self.holdfast(&mut command, Contender::Postgres, address);
+        for (key, value) in settings {
+            command.env(key, value);
+        }
+        spawn(command, address).await
+    }
+
     /// Starts a contender on core 0 and waits until it listens.
     pub async fn start(&self, contender: Contender) -> anyhow::Result<Server> {
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
@@ -135,18 +147,7 @@ impl Servers {
             }
             None => self.holdfast(&mut command, contender, address),
         }
-        command.env("TOKIO_WORKER_THREADS", "1");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        let server = Server {
-            child: command.spawn().context("starting a server")?,
-            address,
-        };
-        wait_for(address).await?;
-        Ok(server)
+        spawn(command, address).await
     }
 
     fn holdfast(&self, command: &mut Command, contender: Contender, address: SocketAddr) {
@@ -193,6 +194,18 @@ impl Servers {
 /// The list of product ids, one a line, that wrk's scripts read.
 pub fn ids_file() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("product-ids")
+}
+
+async fn spawn(mut command: Command, address: SocketAddr) -> anyhow::Result<Server> {
+    command
+        .env("TOKIO_WORKER_THREADS", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let child = command.spawn().context("starting a server")?;
+    wait_for(address).await?;
+    Ok(Server { child, address })
 }
 
 async fn wait_for(address: SocketAddr) -> anyhow::Result<()> {

@@ -94,7 +94,7 @@ fn number_before(text: &str, words: &str) -> Option<f64> {
 }
 
 /// The 14th and 15th field of `/proc/PID/stat`, counted after the command's name, which may hold spaces.
-fn cpu_microseconds(pid: u32) -> anyhow::Result<f64> {
+pub fn cpu_microseconds(pid: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').context("a process without a name")?;
     let ticks = fields

@@ -4,12 +4,15 @@
 //! so that a machine whose speed drifts slows all of them; what is reported are medians, and medians of the ratios
 //! within a round. The naive contenders are controls that anyone can rerun.
 //!
-//! `cargo bench -p api --bench stack -- replicas` runs only that part.
+//! `cargo bench -p api --bench stack -- replicas` runs only that part, and `-- overload` (`make load`) what happens when more
+//! is asked than can be done.
 
 mod bare;
 mod contender;
+mod generator;
 mod load;
 mod memory;
+mod overload;
 mod replicas;
 mod report;
 
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.first().map(String::as_str) {
         Some("bare") => runtime.block_on(bare::serve(&arguments[1..])),
         Some("replicas") => runtime.block_on(scale()),
+        Some("overload") => runtime.block_on(overload::run()),
         _ => runtime.block_on(async {
             compare().await?;
             scale().await

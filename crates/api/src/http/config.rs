@@ -6,10 +6,10 @@ use std::{
 };
 
 use garde::Validate;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::client_address::ForwardedBy;
+use super::{client_address::ForwardedBy, envelope::CALLER_KEY_BYTES_MAX};
 
 /// The public listener: `http.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -73,6 +73,11 @@ pub struct Config {
     pub trusted_hops: u8,
     /// The header in which they do: `x-forwarded-for` or `forwarded`.
     pub forwarded_by: ForwardedBy,
+    /// Keys of 32 to 256 characters by which other services of ours are known (`Caller-Key`). Whoever has one may raise a
+    /// request's criticality and say for whom it is. None: nobody may.
+    #[serde(serialize_with = "masked_list")]
+    #[garde(length(max = 16), inner(custom(is_caller_key)))]
+    pub caller_keys: Vec<SecretString>,
     /// The share of successful requests that leave a line in the log, from 0 to 1. Failed ones always do.
     #[garde(range(min = 0.0, max = 1.0))]
     pub log_success_ratio: f64,
@@ -100,6 +105,7 @@ impl Default for Config {
             write_deadline: Duration::from_secs(5),
             trusted_hops: 0,
             forwarded_by: ForwardedBy::XForwardedFor,
+            caller_keys: Vec::new(),
             log_success_ratio: 1.0,
             allowed_origins: Vec::new(),
         }
@@ -144,6 +150,17 @@ pub(super) fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
         return Ok(());
     }
     Err(garde::Error::new("must be between 1ms and 1h"))
+}
+
+fn is_caller_key(key: &SecretString, _: &()) -> garde::Result {
+    if (32..=CALLER_KEY_BYTES_MAX).contains(&key.expose_secret().len()) {
+        return Ok(());
+    }
+    Err(garde::Error::new("must have 32 to 256 characters"))
+}
+
+fn masked_list<S: Serializer>(keys: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(keys.iter().map(|_| "********"))
 }
 
 fn masked<S: Serializer>(token: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,7 +8,7 @@ use telemetry::trace::Incoming;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
-/// After this moment nobody waits for the answer any more.
+/// After this moment nobody waits for the answer any more. Handlers may take it as an argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(pub Instant);
 

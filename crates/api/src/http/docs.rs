@@ -14,7 +14,9 @@ use super::error::{FieldError, Problem};
         title = "Holdfast",
         description = "A small shop that stays correct, fast and up under load, faults and growth.\n\n\
             Every error is `application/problem+json` (RFC 9457) with a stable `code` and a `request_id`. \
-            503 and 429 carry `Retry-After`; what is below `/v1` says in `RateLimit` and `RateLimit-Policy` where a client stands.",
+             503 and 429 carry `Retry-After`; what is below `/v1` says in `RateLimit` and `RateLimit-Policy` where a client stands.\n\n\
+             `Request-Timeout` (`250ms`, `2s`) says how long the caller waits; no work is done beyond that. `x-criticality` says \
+             what is refused last when there is too much; `Request-Criticality` lowers it for one request.",
     ),
     components(schemas(Problem<'static>, FieldError)),
 )]

@@ -10,11 +10,12 @@ use bytes::{Bytes, BytesMut};
 use garde::Validate;
 use http::{Extensions, HeaderMap, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
+use resilience::Criticality;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Config, Deadline,
+    Config, Deadline, Envelope,
     consistency::Seen,
     error::{ApiError, FieldError},
     json,
@@ -27,9 +28,9 @@ pub fn deadline_of(parts: &Parts) -> Instant {
 
 /// The same, of a request that is whole.
 pub fn deadline_in(extensions: &Extensions) -> Instant {
-    extensions.get::<Deadline>().map_or_else(
+    extensions.get::<Envelope>().map_or_else(
         || Instant::now() + Duration::from_secs(5),
-        |deadline| deadline.0,
+        |envelope| envelope.deadline,
     )
 }
 
@@ -41,7 +42,8 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
     }
 }
 
-/// The databases, as this request may use them: until its deadline, and no older than what its client has seen.
+/// The databases, as this request may use them: until its deadline, as far as its criticality allows, and no older than what
+/// its client has seen.
 pub struct Db(pub data::postgres::Db);
 
 impl std::ops::Deref for Db {
@@ -59,7 +61,11 @@ where
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let db = data::postgres::Clusters::from_ref(state).db(deadline_of(parts));
+        let mut db = data::postgres::Clusters::from_ref(state).db(deadline_of(parts));
+        let envelope = parts.extensions.get::<Envelope>();
+        if envelope.is_some_and(|envelope| envelope.criticality < Criticality::Critical) {
+            db = db.expendable();
+        }
         let seen = parts.extensions.get::<Seen>().cloned().unwrap_or_default();
         Ok(Self(db.consistent(seen.consistency)))
     }

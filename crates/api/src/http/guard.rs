@@ -1,5 +1,5 @@
-//! Bounds one request: a head of a sane size, a deadline, and a panic that stays its own. It also gives the request what it
-//! carries by value: the deadline, who its client is, and what that has seen.
+//! Bounds one request: a head of a sane size, the deadline of its envelope, and a panic that stays its own. It also gives the
+//! request what its client has seen.
 //!
 //! Everything refused or cut here becomes an [`ApiError`] like any other.
 
@@ -10,13 +10,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::{FutureExt, future::BoxFuture};
-use http::{Method, StatusCode, Version, header};
+use http::{StatusCode, Version, header};
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
-use super::{
-    Config, Deadline, client_address::ClientAddress, consistency::Tokenizer, error::ApiError,
-};
+use super::{Config, Envelope, consistency::Tokenizer, error::ApiError};
 
 /// Makes a [`Guard`] of a service.
 #[derive(Clone)]
@@ -62,12 +60,11 @@ where
         if let Err(refusal) = check_head(&request, &self.config) {
             return std::future::ready(Ok(refusal.into_response())).boxed();
         }
-        let deadline = Instant::now() + budget(request.method(), &self.config);
-        let (hops, by) = (self.config.trusted_hops, self.config.forwarded_by);
-        let client = ClientAddress::of(&request, hops, by);
+        let deadline = request
+            .extensions()
+            .get::<Envelope>()
+            .map_or_else(Instant::now, |envelope| envelope.deadline);
         let seen = self.tokenizer.read(request.headers());
-        request.extensions_mut().insert(client);
-        request.extensions_mut().insert(Deadline(deadline));
         request.extensions_mut().insert(seen.clone());
         let tokenizer = self.tokenizer.clone();
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
@@ -81,14 +78,6 @@ where
             tokenizer.hand_on(&seen, &mut response, deadline).await;
             Ok(response)
         })
-    }
-}
-
-fn budget(method: &Method, config: &Config) -> std::time::Duration {
-    if method.is_safe() {
-        config.read_deadline
-    } else {
-        config.write_deadline
     }
 }
 

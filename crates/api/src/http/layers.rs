@@ -12,10 +12,15 @@ use tower_http::{
     },
 };
 
-use super::{guard::GuardLayer, observe::ObserveLayer};
+use super::{admission::AdmitLayer, guard::GuardLayer, observe::ObserveLayer};
 
 /// Puts the stack around `router`.
-pub fn around(router: Router, guard: GuardLayer, observe: ObserveLayer) -> Router {
+pub fn around(
+    router: Router,
+    observe: ObserveLayer,
+    admit: AdmitLayer,
+    guard: GuardLayer,
+) -> Router {
     // A stream is sent as it comes; compressed it would be held back.
     let worth_it = SizeAbove::new(guard.config.compress_bytes_min)
         .and(NotForContentType::GRPC)
@@ -31,6 +36,8 @@ pub fn around(router: Router, guard: GuardLayer, observe: ObserveLayer) -> Route
         )
         // Sees every answer, also those of the layers below: one span, one log line, one sample per request.
         .layer(observe)
+        // Before all that costs anything: a refusal is to be next to free. Observed, so that it is counted.
+        .layer(admit)
         // Innermost, so that a deadline or a panic is an answer like any other when it is observed.
         .layer(guard);
     router.layer(stack)

@@ -1,6 +1,7 @@
 //! The edge: from the socket to a handler's arguments, and back. Knows no feature.
 
 pub mod admin;
+pub mod admission;
 pub mod client_address;
 pub mod conditional;
 mod config;
@@ -10,6 +11,7 @@ pub mod cookie;
 pub mod degraded;
 pub mod docs;
 pub mod drain;
+pub mod envelope;
 pub mod error;
 pub mod extract;
 pub mod guard;
@@ -30,6 +32,7 @@ pub mod text;
 
 pub use config::{AdminConfig, Config};
 pub use context::{Caller, Deadline, RequestId};
+pub use envelope::Envelope;
 pub use error::{ApiError, ApiResult};
 pub use extract::{Body, Db, Path, Query};
 

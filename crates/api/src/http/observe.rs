@@ -14,6 +14,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     Config, RequestId,
+    admission::Shed,
     context::REQUEST_ID,
     degraded::{Degradations, Degraded},
     error::{ApiError, problem_body},
@@ -111,6 +112,9 @@ fn finish(response: &mut Response, id: &RequestId) -> Option<Arc<ApiError>> {
     if let Some(error) = &error {
         *response.body_mut() = problem_body(error, id.as_str());
     }
+    if let Some(shed) = response.extensions_mut().remove::<Shed>() {
+        *response.body_mut() = shed.body(id);
+    }
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -167,17 +171,20 @@ impl Observation {
         metrics.answered(&self.method, &self.route, status, took);
         match error {
             Some(error) => log_error(status, took, degraded, error),
-            None => self.log_success(took, degraded),
+            None => self.log_answer(status, took, degraded),
         }
     }
 
-    /// A success is logged as often as the settings say: a metric counts it in any case.
-    fn log_success(&self, took: Duration, degraded: Degraded) {
+    /// A success is logged as often as the settings say, and a request refused for want of capacity not at all, for the log would
+    /// cost more than the refusal. Metrics count them in any case.
+    fn log_answer(&self, status: StatusCode, took: Duration, degraded: Degraded) {
         let took_ms = milliseconds(took);
         let degraded = field(degraded);
         let degraded = degraded.as_deref();
         if matches!(self.route.as_str(), "/health" | "/ready") {
             tracing::debug!(took_ms, degraded, "probe answered");
+        } else if status == StatusCode::SERVICE_UNAVAILABLE {
+            tracing::debug!(took_ms, "no capacity for the request");
         } else if fastrand::f64() < self.shared.log_success_ratio {
             tracing::info!(took_ms, degraded, "request answered");
         }

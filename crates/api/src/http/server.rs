@@ -103,14 +103,14 @@ impl Server {
 
     /// The next connection, once there is a slot for it. Never fails: an error of one connection is not the
     /// listener's, and an exhausted process gets a pause to recover in.
-    async fn accept(&self, slots: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    async fn accept(&self, slots: &Arc<Semaphore>) -> Accepted {
         let slot = Arc::clone(slots)
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => return (stream, slot),
+                Ok((stream, peer)) => return Accepted { stream, peer, slot },
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "accepting a connection failed; trying again");
@@ -120,12 +120,12 @@ impl Server {
         }
     }
 
-    fn spawn(&self, (stream, slot): (TcpStream, OwnedSemaphorePermit)) {
+    fn spawn(&self, Accepted { stream, peer, slot }: Accepted) {
         let connection = Connection {
+            peer: Peer(peer.ip()),
             app: self.app.clone(),
             drain: self.drain.clone(),
             activity: Arc::default(),
-            peer: stream.peer_addr().ok().map(|address| Peer(address.ip())),
         };
         let config = Arc::clone(&self.config);
         let unfinished = self.drain.begin();
@@ -134,6 +134,13 @@ impl Server {
             drop((unfinished, slot));
         });
     }
+}
+
+/// A connection and its place among all.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: OwnedSemaphorePermit,
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -146,11 +153,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// One accepted connection.
 struct Connection {
+    peer: Peer,
     app: Router,
     drain: Drain,
     activity: Arc<Activity>,
-    /// Who is at the other end, unless it has already gone.
-    peer: Option<Peer>,
 }
 
 impl Connection {
@@ -190,9 +196,7 @@ impl Connection {
         let version = request.version();
         let counted = self.activity.begin(version);
         let mut request = request.map(Body::new);
-        if let Some(peer) = self.peer {
-            request.extensions_mut().insert(peer);
-        }
+        request.extensions_mut().insert(self.peer);
         let answer = self.app.clone().call(request);
         let drain = self.drain.clone();
         async move {

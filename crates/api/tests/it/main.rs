@@ -11,6 +11,7 @@ mod hostile;
 mod http2;
 mod limits;
 mod openapi;
+mod overload;
 mod plans;
 mod pooler;
 mod round_trips;

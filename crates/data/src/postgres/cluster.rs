@@ -26,6 +26,8 @@ pub(super) struct Inner {
     pub(super) replicas: Vec<Arc<Node>>,
     /// Bounds the reads that the primary takes in the place of replicas.
     pub(super) fallback: Semaphore,
+    /// Those among them that may fail.
+    pub(super) fallback_expendable: Semaphore,
     pub(super) log: Log,
     pub(super) metrics: Instruments,
     pub(super) config: Config,
@@ -111,6 +113,7 @@ impl Cluster {
             primary,
             replicas,
             fallback: Semaphore::new(config.fallback_reads_max),
+            fallback_expendable: Semaphore::new(config.fallback_expendable_max),
             log: Log::new(config.lag_max),
             metrics: metrics.clone(),
             config: config.clone(),

@@ -41,6 +41,9 @@ pub struct Config {
     /// How many reads may use the primary at once in the place of a replica, so that a dead replica leaves it room to write.
     #[garde(range(min = 1, max = 1000))]
     pub fallback_reads_max: usize,
+    /// How many of these may be of requests that may fail (below critical), so that the others find a place at once.
+    #[garde(range(min = 1, max = 1000))]
+    pub fallback_expendable_max: usize,
     /// How long a request waits for a free connection.
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(MILLISECOND, MINUTE)))]
@@ -138,6 +141,7 @@ impl Default for Config {
             primary_connections_max: 16,
             replica_connections_max: 16,
             fallback_reads_max: 12,
+            fallback_expendable_max: 8,
             acquire_timeout: Duration::from_millis(250),
             connect_timeout: Duration::from_millis(500),
             replica_timeout: Duration::from_millis(200),

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Inner};
 use super::clusters::{Clusters, Destination};
 use super::consistency::{Consistency, Point, Position};
 use super::failure::{Cause, Failure};
@@ -24,6 +25,7 @@ pub struct Db<P = Home> {
     clusters: Clusters,
     deadline: Instant,
     pub(super) consistency: Consistency,
+    is_expendable: bool,
     place: P,
 }
 
@@ -80,6 +82,7 @@ impl Db {
             clusters,
             deadline,
             consistency: Consistency::NONE,
+            is_expendable: false,
             place: Home,
         }
     }
@@ -90,12 +93,20 @@ impl Db {
         self
     }
 
+    /// The same for work that may fail when there is too much: where the primary has to take reads for replicas, its reads get
+    /// no more than `fallback_expendable_max` places.
+    pub fn expendable(mut self) -> Self {
+        self.is_expendable = true;
+        self
+    }
+
     /// The rows of one key, wherever they are.
     pub fn shard(&self, key: Uuid) -> Db<Shard> {
         Db {
             clusters: self.clusters.clone(),
             deadline: self.deadline,
             consistency: self.consistency.clone(),
+            is_expendable: self.is_expendable,
             place: Shard { key },
         }
     }
@@ -234,8 +245,7 @@ impl<P: Place> Reader<P> {
         };
         self.note_taken_by(&cluster.primary);
         cluster.metrics.read_on_primary(cause.label());
-        let wait = timeout(cluster.config.acquire_timeout, cluster.fallback.acquire()).await;
-        let Ok(Ok(_permit)) = wait else {
+        let Some(_permits) = self.fallback(cluster).await else {
             return Err(dependency_error(&cluster.primary, Cause::Exhausted.into()));
         };
         let answer = self.on_primary(to.cluster, exchange).await?;
@@ -245,6 +255,18 @@ impl<P: Place> Reader<P> {
             self.db.saw(to, mark);
         }
         Ok(answer)
+    }
+
+    /// A place among the reads that the primary takes for replicas; for an expendable one also a place among those.
+    async fn fallback<'a>(&self, cluster: &'a Inner) -> Option<[Option<SemaphorePermit<'a>>; 2]> {
+        let places = async {
+            let own = match self.db.is_expendable {
+                true => Some(cluster.fallback_expendable.acquire().await.ok()?),
+                false => None,
+            };
+            Some([own, Some(cluster.fallback.acquire().await.ok()?)])
+        };
+        timeout(cluster.config.acquire_timeout, places).await.ok()?
     }
 
     /// By a map that is not older than the one by which the client's last write or read found its cluster.

@@ -48,7 +48,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// Places an order at the prices of this moment, or says what is missing.
-#[utoipa::path(post, path = "/", tag = "orders", request_body = NewOrder,
+#[utoipa::path(post, path = "/", tag = "orders", extensions(("x-criticality" = json!("critical_plus"))),
+    request_body = NewOrder,
     responses((status = 201, body = Order), (status = 401), (status = 403), (status = 409), (status = 422)))]
 async fn create_order(
     session: Session,
@@ -73,7 +74,8 @@ async fn create_order(
 }
 
 /// The caller's orders, newest first.
-#[utoipa::path(get, path = "/", tag = "orders", params(OrderFilter),
+#[utoipa::path(get, path = "/", tag = "orders", extensions(("x-criticality" = json!("critical"))),
+    params(OrderFilter),
     responses((status = 200, body = Page<Order>), (status = 400), (status = 401), (status = 422)))]
 async fn list_orders(
     session: Session,
@@ -88,7 +90,8 @@ async fn list_orders(
 }
 
 /// One of the caller's orders.
-#[utoipa::path(get, path = "/{id}", tag = "orders", params(("id" = Uuid, Path), OrderParts),
+#[utoipa::path(get, path = "/{id}", tag = "orders", extensions(("x-criticality" = json!("critical"))),
+    params(("id" = Uuid, Path), OrderParts),
     responses((status = 200, body = Order), (status = 400), (status = 401), (status = 404)))]
 async fn get_order(
     session: Session,

@@ -40,7 +40,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 const CACHE_CONTROL: &str = "public, max-age=5, stale-while-revalidate=30";
 
 /// A page of the catalogue, in one of four orders, of one category or of what a search finds.
-#[utoipa::path(get, path = "/", tag = "products", params(ProductFilter),
+#[utoipa::path(get, path = "/", tag = "products", extensions(("x-criticality" = json!("sheddable_plus"))),
+    params(ProductFilter),
     responses((status = 200, body = Page<Product>), (status = 304), (status = 400), (status = 422)))]
 async fn list_products(
     db: Db,
@@ -64,7 +65,8 @@ async fn list_products(
 }
 
 /// One product, possibly a few seconds old.
-#[utoipa::path(get, path = "/{id}", tag = "products", params(("id" = Uuid, Path), ProductFields),
+#[utoipa::path(get, path = "/{id}", tag = "products", extensions(("x-criticality" = json!("sheddable_plus"))),
+    params(("id" = Uuid, Path), ProductFields),
     responses((status = 200, body = Product, headers(("degraded" = Option<String>,
         description = "`stale`: older than usual, because it cannot be read now"))),
         (status = 304), (status = 400), (status = 404)))]
@@ -89,7 +91,8 @@ async fn get_product(
 }
 
 /// Adds a product. Staff only.
-#[utoipa::path(post, path = "/", tag = "products", request_body = NewProduct,
+#[utoipa::path(post, path = "/", tag = "products", extensions(("x-criticality" = json!("critical"))),
+    request_body = NewProduct,
     responses((status = 201, body = Product), (status = 401), (status = 403), (status = 409), (status = 422)))]
 async fn create_product(
     _: Staff,
@@ -110,7 +113,8 @@ async fn create_product(
 }
 
 /// Replaces a product that has not changed since it was read (`If-Match`). Staff only.
-#[utoipa::path(put, path = "/{id}", tag = "products", params(("id" = Uuid, Path), ("if-match" = String, Header)),
+#[utoipa::path(put, path = "/{id}", tag = "products", extensions(("x-criticality" = json!("critical"))),
+    params(("id" = Uuid, Path), ("if-match" = String, Header)),
     request_body = NewProduct,
     responses((status = 200, body = Product), (status = 401), (status = 403), (status = 404), (status = 409),
         (status = 412), (status = 422), (status = 428)))]

@@ -75,7 +75,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// Registers a customer.
-#[utoipa::path(post, path = "/users", tag = "sessions", request_body = NewUser,
+#[utoipa::path(post, path = "/users", tag = "sessions", extensions(("x-criticality" = json!("critical"))),
+    request_body = NewUser,
     responses((status = 201, body = User), (status = 409), (status = 422), (status = 503)))]
 async fn create_user(
     State(passwords): State<Passwords>,
@@ -92,7 +93,8 @@ async fn create_user(
 }
 
 /// Signs in: answers with the user and a new session's cookie. A session that the client still had is over.
-#[utoipa::path(post, path = "/session", tag = "sessions", request_body = Credentials,
+#[utoipa::path(post, path = "/session", tag = "sessions", extensions(("x-criticality" = json!("critical"))),
+    request_body = Credentials,
     responses((status = 201, body = User), (status = 401), (status = 422), (status = 429), (status = 503)))]
 async fn create_session(
     State(state): State<AppState>,
@@ -126,7 +128,7 @@ async fn create_session(
 }
 
 /// Says who is signed in.
-#[utoipa::path(get, path = "/session", tag = "sessions",
+#[utoipa::path(get, path = "/session", tag = "sessions", extensions(("x-criticality" = json!("critical"))),
     responses((status = 200, body = User), (status = 401), (status = 503)))]
 async fn get_session(session: Session, db: Db) -> ApiResult<Body<User>> {
     let user = store::find(&db.write().reader(), session.user_id).await?;
@@ -134,7 +136,7 @@ async fn get_session(session: Session, db: Db) -> ApiResult<Body<User>> {
 }
 
 /// Signs out.
-#[utoipa::path(delete, path = "/session", tag = "sessions",
+#[utoipa::path(delete, path = "/session", tag = "sessions", extensions(("x-criticality" = json!("critical"))),
     responses((status = 204), (status = 401), (status = 403), (status = 503)))]
 async fn delete_session(
     session: Session,
@@ -149,7 +151,7 @@ async fn delete_session(
 }
 
 /// Signs out everywhere: ends every session of the user.
-#[utoipa::path(delete, path = "/sessions", tag = "sessions",
+#[utoipa::path(delete, path = "/sessions", tag = "sessions", extensions(("x-criticality" = json!("critical"))),
     responses((status = 204), (status = 401), (status = 403), (status = 503)))]
 async fn delete_sessions(
     session: Session,

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use data::Error;
 use devstack::Stack;
+use futures::future::join_all;
 use secrecy::SecretString;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::rig::{Rig, in_recovery, sleeping, until};
+use super::rig::{PATIENCE, Rig, in_recovery, sleeping, until};
 
 #[tokio::test]
 async fn reads_go_to_the_standby_and_writes_to_the_primary() {
@@ -155,6 +157,36 @@ async fn only_so_many_reads_take_the_primary_in_the_place_of_replicas() {
     assert_eq!(answers.iter().filter(refused).count(), 6, "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2);
     assert!(!write.unwrap());
+}
+
+#[tokio::test]
+async fn reads_that_may_fail_leave_the_others_room_on_the_primary() {
+    let rig = Rig::shared(|config| {
+        config.replica_urls = vec![SecretString::from(
+            "postgres://holdfast:holdfast@127.0.0.1:1/holdfast",
+        )];
+        config.fallback_reads_max = 2;
+        config.fallback_expendable_max = 1;
+        config.acquire_timeout = Duration::from_millis(300);
+    })
+    .await;
+    until("the replica is out", async || {
+        rig.reader().fetch_one(in_recovery).await.unwrap();
+        !rig.replica().healthy
+    })
+    .await;
+    let expendable = || {
+        let db = rig.cluster.db(Instant::now() + PATIENCE).expendable();
+        async move { db.read().fetch_one(|| sleeping(1.0)).await }
+    };
+
+    let (answers, needed) = tokio::join!(
+        join_all((0..4).map(|_| expendable())),
+        join_all((0..3).map(|_| async { rig.reader().fetch_one(in_recovery).await })),
+    );
+
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    assert!(needed.iter().all(Result::is_ok), "{needed:?}");
 }
 
 #[tokio::test]
