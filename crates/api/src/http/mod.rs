@@ -2,7 +2,7 @@
 
 pub mod admin;
 pub mod conditional;
-mod config;
+pub(crate) mod config;
 pub mod consistency;
 mod context;
 pub mod cookie;
