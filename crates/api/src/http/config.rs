@@ -145,7 +145,7 @@ fn known_dependency(name: &str, _: &()) -> garde::Result {
 }
 
 /// Nothing here may be switched off with a zero, nor wait for longer than anyone would.
-pub(super) fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
+pub(crate) fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
     if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(duration) {
         return Ok(());
     }

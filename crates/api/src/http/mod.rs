@@ -4,7 +4,7 @@ pub mod admin;
 pub mod admission;
 pub mod client_address;
 pub mod conditional;
-mod config;
+pub(crate) mod config;
 pub mod consistency;
 mod context;
 pub mod cookie;

@@ -9,18 +9,21 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{features::products::Offer, http::outbound};
+use crate::{
+    features::products::Offer,
+    http::{config::between_1ms_and_1h, outbound},
+};
 
 /// The settings under `recommendations`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
-#[garde(allow_unvalidated)]
 pub struct Config {
     /// The recommender. Without its URL what sells best is all there is, and that is no degradation.
     #[garde(dive)]
     pub upstream: outbound::Config,
     /// How long the last recommendations for a product are of use when there are no newer ones.
     #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
     pub kept_for: Duration,
     /// Products whose last recommendations are kept.
     #[garde(range(min = 0, max = 10_000_000))]
