@@ -34,7 +34,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// What goes well with a product. Older recommendations, or else what sells best, when there are no current ones.
-#[utoipa::path(get, path = "/products/{id}/recommendations", tag = "products", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/products/{id}/recommendations", tag = "products", extensions(("x-criticality" = json!("sheddable"))),
+    params(("id" = Uuid, Path)),
     responses((status = 200, body = Recommendations, headers(("degraded" = Option<String>,
         description = "`recommendations_fallback`: not what the recommender would say now, because it does not answer"))),
         (status = 404)))]
