@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use data::postgres::shards::Overlap;
 use garde::Validate;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
 
@@ -103,8 +104,12 @@ impl Settings {
     /// What the pools serve at most, by `admission.limit_per_connection`.
     pub fn requests_served_at_once(&self) -> usize {
         let postgres = &self.postgres;
-        let connections = postgres.primary_connections_max
-            + postgres.replica_urls.len() * postgres.replica_connections_max;
+        let replicas = |urls: &[SecretString]| urls.len() * postgres.replica_connections_max;
+        let further = self.shards.clusters.values();
+        let connections = std::iter::once(&postgres.replica_urls)
+            .chain(further.map(|cluster| &cluster.replica_urls))
+            .map(|urls| postgres.primary_connections_max + replicas(urls))
+            .sum::<usize>();
         connections * self.admission.limit_per_connection
     }
 
