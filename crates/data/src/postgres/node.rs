@@ -111,8 +111,8 @@ impl Node {
         self.lease(limit).await?.run(exchange, limit).await
     }
 
-    /// Runs one statement that changes nothing. Sends it again on a new connection when a pooled one turns out to have
-    /// died unnoticed.
+    /// Runs one statement that changes nothing. Sends it once again when its connection is lost: a pooled one may
+    /// have died unnoticed, and a new one may be ended with all others before it is used.
     pub(super) async fn read<E: Exchange>(
         self: &Arc<Self>,
         exchange: impl Fn() -> E,
@@ -120,7 +120,7 @@ impl Node {
     ) -> Result<E::Answer, Failure> {
         let mut lease = self.lease(limit).await?;
         match lease.run(exchange(), limit).await {
-            Err(failure) if failure.cause == Cause::Lost && lease.is_reused() => {
+            Err(failure) if failure.cause == Cause::Lost => {
                 drop(lease);
                 self.once(exchange(), limit).await
             }
