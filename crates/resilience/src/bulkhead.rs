@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::limits::between;
+use crate::ranges::between;
 
 /// The settings of one bulkhead.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

@@ -5,7 +5,12 @@ use std::time::Duration;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
-use crate::Criticality;
+use crate::{Criticality, ranges::between};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// How much is worked on at once, and who gets it: `admission.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -28,7 +33,7 @@ pub struct Config {
     pub limit_per_connection: usize,
     /// How often the limit is looked at. At least `window_samples_min` requests have then ended, or ten times as long has passed.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_1ms_and_1m))]
+    #[garde(custom(between(MILLISECOND, MINUTE)))]
     pub window: Duration,
     /// How many requests tell enough about the limit.
     #[garde(range(min = 1, max = 100_000))]
@@ -38,7 +43,7 @@ pub struct Config {
     pub slowdown_tolerated: f64,
     /// How much longer than that a request may take before the limit is lowered: the queueing that harms nobody.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_1ms_and_1m))]
+    #[garde(custom(between(MILLISECOND, MINUTE)))]
     pub delay_tolerated: Duration,
     /// How much of the limit each criticality is sure of.
     #[garde(dive)]
@@ -48,19 +53,19 @@ pub struct Config {
     pub queue_max: usize,
     /// How long they may wait.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_1ms_and_1m))]
+    #[garde(custom(between(MILLISECOND, MINUTE)))]
     pub queue_wait: Duration,
     /// When the limit has been reached again and again for so long, sheddable requests wait no more, and no caller gets more
     /// than its part.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_1ms_and_1m))]
+    #[garde(custom(between(MILLISECOND, MINUTE)))]
     pub overloaded_after: Duration,
     /// Callers that are told apart. Beyond that some share a place.
     #[garde(range(min = 1, max = 1_000_000))]
     pub tenants_max: usize,
     /// How long a refused caller is told to stay away, at most. Random from one second, so that they do not all come back at once.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_1s_and_1h))]
+    #[garde(custom(between(SECOND, HOUR)))]
     pub retry_after_max: Duration,
 }
 
@@ -134,18 +139,4 @@ fn at_most_one_together(shares: &Shares, _: &()) -> garde::Result {
         return Ok(());
     }
     Err(garde::Error::new("must together be 1 at most"))
-}
-
-fn between_1ms_and_1m(duration: &Duration, _: &()) -> garde::Result {
-    if (Duration::from_millis(1)..=Duration::from_secs(60)).contains(duration) {
-        return Ok(());
-    }
-    Err(garde::Error::new("must be between 1ms and 1m"))
-}
-
-fn between_1s_and_1h(duration: &Duration, _: &()) -> garde::Result {
-    if (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(duration) {
-        return Ok(());
-    }
-    Err(garde::Error::new("must be between 1s and 1h"))
 }

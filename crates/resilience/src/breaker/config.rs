@@ -5,7 +5,7 @@ use std::time::Duration;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::between;
+use crate::ranges::between;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::between;
+use crate::ranges::between;
 use budget::Budget;
 
 /// The settings of the retries to one dependency.
