@@ -65,13 +65,7 @@ impl Attempts {
                 call.arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             }
         }
-        let waits_ms: (u64, u64) = self
-            .0
-            .redis
-            .call(deadline, |mut connection| async move {
-                call.invoke_async(&mut connection).await
-            })
-            .await?;
+        let waits_ms: (u64, u64) = self.0.redis.invoke(&call, deadline).await?;
         Ok([waits_ms.0, waits_ms.1].map(Duration::from_millis))
     }
 
@@ -87,12 +81,7 @@ impl Attempts {
     ) -> Result<(), Error> {
         let mut call = self.0.was_right.key(self.key(&what));
         call.key(self.key(&place));
-        self.0
-            .redis
-            .call(deadline, |mut connection| async move {
-                call.invoke_async(&mut connection).await
-            })
-            .await
+        self.0.redis.invoke(&call, deadline).await
     }
 
     fn key(&self, counted: &Counted<'_>) -> String {

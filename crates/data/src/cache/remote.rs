@@ -143,12 +143,7 @@ impl Remote {
         fill.arg(seen.as_ref().map_or(&[][..], |head| &head[..]))
             .arg(bytes)
             .arg(millis(jitter::around(ttl)).max(1));
-        let answer = self
-            .redis
-            .call(deadline, |mut connection| async move {
-                fill.invoke_async::<Option<Vec<u8>>>(&mut connection).await
-            })
-            .await;
+        let answer = self.redis.invoke::<Option<Vec<u8>>>(&fill, deadline).await;
         let there = answer.ok().flatten()?;
         Some(self.open(name, there, deadline).await)
     }
@@ -157,10 +152,7 @@ impl Remote {
     pub(super) async fn give_back(&self, name: &Name, claim: Head, deadline: Instant) {
         let mut give_back = self.fill.key(&name.redis_key);
         give_back.arg(&claim[..]).arg("").arg(0);
-        let answer = self.redis.call(deadline, |mut connection| async move {
-            give_back.invoke_async::<()>(&mut connection).await
-        });
-        self.note(answer.await);
+        self.note(self.redis.invoke(&give_back, deadline).await);
     }
 
     /// Whether this process is to load again what is still there. The claim ends by itself.

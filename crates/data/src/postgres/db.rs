@@ -200,7 +200,7 @@ impl Writer<Shard> {
 }
 
 /// Each query is given as a closure, because it is made again when it is sent again: to the primary after a replica failed,
-/// or on a new connection after a pooled one had died.
+/// or on another connection after one was lost.
 impl<P: Place> Reader<P> {
     /// The one row of the answer; no row is an error. For `count(*)` and the like.
     pub async fn fetch_one<Q: Rows>(&self, query: impl Fn() -> Q) -> Result<Q::Row, Error> {

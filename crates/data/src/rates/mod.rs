@@ -84,13 +84,7 @@ impl Rates {
         let [interval, window] = pace.micros();
         let mut call = self.0.take.key(key(&self.0.redis, policy, principal));
         call.arg(interval).arg(window).arg(given);
-        let taken: (bool, u64) = self
-            .0
-            .redis
-            .call(deadline, |mut connection| async move {
-                call.invoke_async(&mut connection).await
-            })
-            .await?;
+        let taken: (bool, u64) = self.0.redis.invoke(&call, deadline).await?;
         Ok(taken.into())
     }
 }

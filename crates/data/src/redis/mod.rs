@@ -19,6 +19,7 @@ use std::time::Duration;
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{
     Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisResult,
+    ScriptInvocation,
 };
 use prometheus_client::registry::Registry;
 use secrecy::ExposeSecret;
@@ -135,7 +136,22 @@ impl Redis {
         .await
     }
 
-    /// Runs a pipeline or a script on the shared connection, within `command_timeout` and before `deadline`.
+    /// Runs a script and decodes its answer. One round trip, two the first time this server sees the script.
+    ///
+    /// # Errors
+    /// As [`Redis::call`].
+    pub(crate) async fn invoke<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+        deadline: Instant,
+    ) -> Result<T, Error> {
+        self.call(deadline, |mut connection| async move {
+            script.invoke_async(&mut connection).await
+        })
+        .await
+    }
+
+    /// Runs a pipeline on the shared connection, within `command_timeout` and before `deadline`.
     /// Blocking commands do not belong here: everybody else would wait behind them.
     ///
     /// # Errors

@@ -115,13 +115,7 @@ impl Sessions {
             .arg(per_user_max)
             .arg(self.session_key(""))
             .arg(&hash);
-        let created: bool = self
-            .0
-            .redis
-            .call(deadline, |mut connection| async move {
-                call.invoke_async(&mut connection).await
-            })
-            .await?;
+        let created: bool = self.0.redis.invoke(&call, deadline).await?;
         if created {
             Ok(id)
         } else {
@@ -151,12 +145,7 @@ impl Sessions {
             call.arg(interval).arg(window);
         }
         let (record, seen, granted, whole_in): (Option<Vec<u8>>, HashMap<String, String>, _, _) =
-            self.0
-                .redis
-                .call(deadline, |mut connection| async move {
-                    call.invoke_async(&mut connection).await
-                })
-                .await?;
+            self.0.redis.invoke(&call, deadline).await?;
         let Some(record) = record else {
             return Ok(None);
         };
@@ -195,12 +184,7 @@ impl Sessions {
             let (cluster, at) = seen::field(position);
             call.arg(cluster).arg(at);
         }
-        self.0
-            .redis
-            .call(deadline, |mut connection| async move {
-                call.invoke_async(&mut connection).await
-            })
-            .await
+        self.0.redis.invoke(&call, deadline).await
     }
 
     /// Ends one session; whether there was one.
@@ -211,12 +195,7 @@ impl Sessions {
         let hash = id.hash();
         let mut call = self.0.remove.key(self.session_key(&hash));
         call.arg(self.index_key("")).arg(&hash);
-        self.0
-            .redis
-            .call(deadline, |mut connection| async move {
-                call.invoke_async(&mut connection).await
-            })
-            .await
+        self.0.redis.invoke(&call, deadline).await
     }
 
     /// Ends every session of a user, atomically; how many there were.
@@ -226,12 +205,7 @@ impl Sessions {
     pub async fn remove_all(&self, user_id: Uuid, deadline: Instant) -> Result<u64, Error> {
         let mut call = self.0.remove_all.key(self.index_key(&user_id.to_string()));
         call.arg(self.session_key(""));
-        self.0
-            .redis
-            .call(deadline, |mut connection| async move {
-                call.invoke_async(&mut connection).await
-            })
-            .await
+        self.0.redis.invoke(&call, deadline).await
     }
 
     fn session_key(&self, hash: &str) -> String {
