@@ -8,6 +8,7 @@ pub mod state;
 
 pub mod features;
 pub mod http;
+mod ranges;
 
 #[cfg(test)]
 mod testing;

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{client_address::ForwardedBy, envelope::CALLER_KEY_BYTES_MAX};
+use crate::ranges::between;
 
 /// The public listener: `http.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -146,10 +147,7 @@ fn known_dependency(name: &str, _: &()) -> garde::Result {
 
 /// Nothing here may be switched off with a zero, nor wait for longer than anyone would.
 pub(crate) fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
-    if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(duration) {
-        return Ok(());
-    }
-    Err(garde::Error::new("must be between 1ms and 1h"))
+    between(Duration::from_millis(1), Duration::from_secs(3600))(duration, &())
 }
 
 fn is_caller_key(key: &SecretString, _: &()) -> garde::Result {

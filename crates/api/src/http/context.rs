@@ -8,10 +8,6 @@ use telemetry::trace::Incoming;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
-/// After this moment nobody waits for the answer any more. Handlers may take it as an argument.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadline(pub Instant);
-
 /// Names the request in logs, traces and answers: the caller's `X-Request-Id` if it is a plain token, otherwise a
 /// new UUIDv7.
 #[derive(Clone, Debug)]

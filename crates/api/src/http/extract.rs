@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Config, Deadline, Envelope,
+    Config, Envelope,
     consistency::Seen,
     error::{ApiError, FieldError},
     json,
@@ -32,14 +32,6 @@ pub fn deadline_in(extensions: &Extensions) -> Instant {
         || Instant::now() + Duration::from_secs(5),
         |envelope| envelope.deadline,
     )
-}
-
-impl<S: Sync> FromRequestParts<S> for Deadline {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(deadline_of(parts)))
-    }
 }
 
 /// The databases, as this request may use them: until its deadline, as far as its criticality allows, and no older than what

@@ -31,7 +31,7 @@ mod stream;
 pub mod text;
 
 pub use config::{AdminConfig, Config};
-pub use context::{Caller, Deadline, RequestId};
+pub use context::{Caller, RequestId};
 pub use envelope::Envelope;
 pub use error::{ApiError, ApiResult};
 pub use extract::{Body, Db, Path, Query};

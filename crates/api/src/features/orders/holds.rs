@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::store::{self, Hold};
-use crate::features::products;
+use crate::{features::products, ranges::between};
 
 /// When held stock is looked at. Of importance only with `shards.clusters`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -24,7 +24,7 @@ pub struct Config {
     pub hold_age: Duration,
     /// How often held stock is looked for.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(at_least_a_tenth))]
+    #[garde(custom(between(Duration::from_millis(100), Duration::from_secs(3600))))]
     pub sweep_interval: Duration,
     /// How many holds are resolved each time at most.
     #[garde(range(min = 1, max = 10_000))]
@@ -39,13 +39,6 @@ impl Default for Config {
             sweep_max: 100,
         }
     }
-}
-
-fn at_least_a_tenth(interval: &Duration, _: &()) -> garde::Result {
-    if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(interval) {
-        return Ok(());
-    }
-    Err(garde::Error::new("must be from 100ms to 1h"))
 }
 
 /// How long resolving one hold may take, and of that asking the other cluster, while the hold is locked.

@@ -17,7 +17,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::http::{ApiError, ApiResult, client_address::ClientAddress};
+use crate::{
+    http::{ApiError, ApiResult, client_address::ClientAddress},
+    ranges::between,
+};
+
+const TENTH: Duration = Duration::from_millis(100);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How many attempts are free, and how long further ones wait: `sessions.throttle.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -28,22 +34,22 @@ pub struct Config {
     pub account_free: u32,
     /// The longest wait for one account.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_100ms_and_1d))]
+    #[garde(custom(between(TENTH, DAY)))]
     pub account_delay_max: Duration,
     /// Attempts from one address without a wait. Many people may share one, and a right attempt is not counted.
     #[garde(range(min = 1, max = 1_000_000))]
     pub address_free: u32,
     /// The longest wait for one address. Short, because it is everybody's behind it.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_100ms_and_1d))]
+    #[garde(custom(between(TENTH, DAY)))]
     pub address_delay_max: Duration,
     /// The first wait, which doubles with each attempt.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_100ms_and_1d))]
+    #[garde(custom(between(TENTH, DAY)))]
     pub delay: Duration,
     /// After so long without an attempt all are forgotten.
     #[serde(with = "humantime_serde")]
-    #[garde(custom(between_100ms_and_1d))]
+    #[garde(custom(between(TENTH, DAY)))]
     pub forget_after: Duration,
     /// Accounts, and addresses, that this process keeps count of; beyond that those tried least lately are forgotten.
     #[garde(range(min = 1_000, max = 10_000_000))]
@@ -62,13 +68,6 @@ impl Default for Config {
             keys_max: 100_000,
         }
     }
-}
-
-fn between_100ms_and_1d(wait: &Duration, _: &()) -> garde::Result {
-    if (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(wait) {
-        return Ok(());
-    }
-    Err(garde::Error::new("must be between 100ms and 1d"))
 }
 
 /// Counts the attempts to sign in. A clone is cheap and counts the same.

@@ -30,12 +30,9 @@ pub use config::Config;
 pub use error::CallError;
 pub use metrics::Metrics;
 
-use super::{Caller, context::REQUEST_ID};
+use super::{Caller, context::REQUEST_ID, envelope::REQUEST_TIMEOUT};
 use metrics::Instruments;
 use transport::{Answer, Transport};
-
-/// How long the caller waits for the answer: work beyond it is for nobody. Milliseconds, with their unit.
-pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout");
 
 const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
 
@@ -202,7 +199,7 @@ fn propagate(headers: &mut HeaderMap, caller: &Caller, until: Instant) {
     }
     let left_ms = until.saturating_duration_since(Instant::now()).as_millis();
     if let Ok(left) = HeaderValue::try_from(format!("{left_ms}ms")) {
-        headers.insert(REQUEST_TIMEOUT, left);
+        headers.insert(HeaderName::from_static(REQUEST_TIMEOUT), left);
     }
     if let Some(trace) = &caller.trace {
         trace.inject(headers);
