@@ -20,4 +20,5 @@ mod shards;
 mod shutdown;
 mod slow_clients;
 mod telemetry;
+mod told;
 mod wire;
