@@ -23,7 +23,7 @@ const LEGEND: &str = "`down`: connections are refused. `hang`: they stay open an
 are accepted and reset. `flap`: down for 300 ms of each second.\n
 Times are those of a debug build on this machine, from the first moment of the fault on. The bound that is expected is what the
 settings make of it on a machine that is idle; a cell fails when it is exceeded by more than `slack`. Degradations are those in
-the header; the log, the metric and `/ready` named the same ones.\n";
+the header; the log, the metric and `/ready` named the same ones.";
 
 /// How long each route takes while all is well.
 pub type Well = BTreeMap<Dependency, BTreeMap<Route, Duration>>;
@@ -35,14 +35,14 @@ pub fn write(episodes: &[Episode], well: &Well) -> Result<String, fmt::Error> {
     let differences: Vec<_> = episodes.iter().flat_map(Episode::differences).collect();
     writeln!(
         page,
-        "{} cells, {} differences.\n",
+        "{} cells, {} differences.",
         cells.sum::<usize>(),
         differences.len()
     )?;
     for difference in differences {
         writeln!(page, "- **{difference}**")?;
     }
-    page.write_str(LEGEND)?;
+    writeln!(page, "\n{LEGEND}")?;
     overview(&mut page, episodes)?;
     for (dependency, well) in well {
         let episodes = episodes
@@ -64,7 +64,8 @@ fn overview(page: &mut String, episodes: &[Episode]) -> fmt::Result {
         seen.entry(place).or_default().extend(statuses);
     }
     let dependencies = Dependency::ALL.map(|dependency| dependency.to_string());
-    writeln!(page, "\n| | {} |", dependencies.join(" | "))?;
+    writeln!(page, "\nStatuses that were seen, whatever the fault:\n")?;
+    writeln!(page, "| | {} |", dependencies.join(" | "))?;
     writeln!(page, "|---|{}", "---|".repeat(dependencies.len()))?;
     for route in Route::ALL {
         write!(page, "| {route} |")?;
