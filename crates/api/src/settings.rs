@@ -89,6 +89,7 @@ impl settings::Settings for Settings {
     fn rules(&self, profile: &str) -> Vec<Fault> {
         let mut faults = [
             self.timeout_ladders(),
+            self.upstreams(),
             self.shutdown_ladder(),
             self.shards(),
             self.direct_url(),
@@ -189,15 +190,23 @@ impl Settings {
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
             ]),
+        ]
+        .concat()
+    }
+
+    /// The calls to other services, each within the deadline of the requests that make them.
+    fn upstreams(&self) -> Vec<Fault> {
+        let http = &self.http;
+        [
             upstream_ladders(
                 "recommendations.upstream",
                 &self.recommendations.upstream,
-                ("http.read_deadline", self.http.read_deadline),
+                ("http.read_deadline", http.read_deadline),
             ),
             upstream_ladders(
                 "orders.payments",
                 &self.orders.payments,
-                ("http.write_deadline", self.http.write_deadline),
+                ("http.write_deadline", http.write_deadline),
             ),
         ]
         .concat()
