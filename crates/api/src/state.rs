@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::{
     features::{
+        orders::Payments,
         products::ProductCache,
         recommendations::Recommender,
         sessions::{Passwords, Throttle},
@@ -68,6 +69,8 @@ pub struct AppState {
     pub products: ProductCache,
     /// What goes well with a product.
     pub recommender: Recommender,
+    /// Who is paid for orders, if anybody is.
+    pub payments: Option<Payments>,
 }
 
 impl AppState {
@@ -106,6 +109,7 @@ impl AppState {
                 &cache,
                 clusters.clone(),
             )?,
+            payments: Payments::new(&settings.orders.payments, &outbound)?,
             clusters,
             cache,
             redis,
