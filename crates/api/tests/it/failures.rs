@@ -14,18 +14,20 @@ use crate::{
 };
 
 /// Every dependency and every fault is among them.
-const DIAGONAL: [(Dependency, Fault); 5] = [
+const DIAGONAL: [(Dependency, Fault); 6] = [
     (Dependency::Primary, Fault::Down),
     (Dependency::Standby, Fault::Slow),
     (Dependency::Redis, Fault::Hang),
+    (Dependency::Payments, Fault::Down),
     (Dependency::Recommender, Fault::Reset),
     (Dependency::Collector, Fault::Flap),
 ];
 
-const ROUTES: [Route; 5] = [
+const ROUTES: [Route; 6] = [
     Route::ProductUncached,
     Route::Recommendations,
     Route::Session,
+    Route::PlaceOrder,
     Route::StaffWrite,
     Route::Probes,
 ];
@@ -127,7 +129,7 @@ fn the_matrix_says_in_one_line_what_is_wrong_with_it() {
         (
             "[dependency.collector]",
             "[dependency.cache]",
-            "line 74: unknown variant `cache`, expected one of `primary`, `standby`, `redis`, `recommender`, `collector`",
+            "line 80: unknown variant `cache`, expected one of `primary`, `standby`, `redis`, `payments`, `recommender`, `collector`",
         ),
     ] {
         assert_eq!(fault_after(from, to), fault);

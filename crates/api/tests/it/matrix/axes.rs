@@ -13,15 +13,17 @@ pub enum Dependency {
     Primary,
     Standby,
     Redis,
+    Payments,
     Recommender,
     Collector,
 }
 
 impl Dependency {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Primary,
         Self::Standby,
         Self::Redis,
+        Self::Payments,
         Self::Recommender,
         Self::Collector,
     ];

@@ -30,6 +30,7 @@ pub struct Rig {
     stack: Stack,
     collector: Collector,
     before_collector: Arc<Proxy>,
+    before_payments: Arc<Proxy>,
     products: Vec<String>,
     unread: AtomicUsize,
     customer: [(&'static str, String); 2],
@@ -56,12 +57,14 @@ impl Rig {
         seed(&stack, &database, PRODUCTS).await;
         let products = products(&database).await;
         let collector = Collector::start().await;
-        let (_, port) = collector.url.rsplit_once(':').unwrap();
-        let before_collector = stack.add_proxy(port.parse().unwrap()).unwrap();
-        let traces = format!("http://127.0.0.1:{}", before_collector.port());
+        let before_collector = before(&stack, &collector.url);
+        // The stack's own one stands before the sandbox's other service as well.
+        let before_payments = before(&stack, &stack.upstream_direct_url());
+        let (traces, payments) = (url(&before_collector), url(&before_payments));
         let recommender = stack.upstream_url();
         let own = [
             ("HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL", &*recommender),
+            ("HOLDFAST__ORDERS__PAYMENTS__URL", &payments),
             ("HOLDFAST__TELEMETRY__OTLP_ENDPOINT", &traces),
             ("HOLDFAST__TELEMETRY__SAMPLE_RATIO", "1.0"),
             // The probes' lines too.
@@ -85,6 +88,7 @@ impl Rig {
             stack,
             collector,
             before_collector,
+            before_payments,
             products,
             _database: database,
         }
@@ -96,6 +100,7 @@ impl Rig {
             Dependency::Primary => self.stack.proxy(Target::Primary),
             Dependency::Standby => self.stack.proxy(Target::Standby),
             Dependency::Redis => self.stack.proxy(Target::Redis),
+            Dependency::Payments => &self.before_payments,
             Dependency::Recommender => self.stack.proxy(Target::Upstream),
             Dependency::Collector => &self.before_collector,
         }
@@ -138,6 +143,16 @@ impl Rig {
         };
         timeout(REPLY_TIMEOUT, exchange).await.ok()?
     }
+}
+
+/// A proxy before the server of a URL.
+fn before(stack: &Stack, url: &str) -> Arc<Proxy> {
+    let (_, port) = url.rsplit_once(':').unwrap();
+    stack.add_proxy(port.parse().unwrap()).unwrap()
+}
+
+fn url(proxy: &Proxy) -> String {
+    format!("http://127.0.0.1:{}", proxy.port())
 }
 
 /// The ids of all products, with more in stock than anybody buys.
