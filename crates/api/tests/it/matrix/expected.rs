@@ -95,8 +95,10 @@ struct Exception {
 impl Matrix {
     pub fn read(text: &str) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|error| {
-            let read = error.span().map_or("", |span| &text[..span.start]);
-            format!("line {}: {}", read.lines().count().max(1), error.message())
+            let span = error.span().unwrap_or_default();
+            let line = text[..span.start].matches('\n').count() + 1;
+            let at = text[span].lines().next().unwrap_or_default();
+            format!("line {line}, at `{at}`: {}", error.message())
         })?;
         let well = well(&file.routes)?;
         let mut cells = Vec::new();

@@ -267,6 +267,7 @@ async fn judge(rig: &Rig, matrix: &Matrix, cell: &Cell, answers: &[Answer]) -> O
             }
         }
     }
+    outcome.differs.sort();
     outcome.differs.dedup();
     outcome
 }
