@@ -36,14 +36,6 @@ pub const PATIENT: [(&str, &str); 10] = [
     ("HOLDFAST__SHUTDOWN__GRACE", "30s"),
 ];
 
-/// For tests of faults: what ships, except that opening a connection may take as long as it does for a debug build on a busy
-/// machine.
-pub const AS_SHIPPED: [(&str, &str); 3] = [
-    ("HOLDFAST__POSTGRES__ACQUIRE_TIMEOUT", "800ms"),
-    ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "900ms"),
-    ("HOLDFAST__POSTGRES__CHECK_TIMEOUT", "900ms"),
-];
-
 /// A fresh database with every migration, dropped with the returned value.
 pub async fn database() -> Database {
     database_on(devstack::shared().await).await
