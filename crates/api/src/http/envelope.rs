@@ -34,6 +34,8 @@ const X_CRITICALITY: &str = "x-criticality";
 #[derive(Clone, Debug)]
 pub struct Envelope {
     pub criticality: Criticality,
+    /// How much the route matters by itself, whatever was asked for.
+    pub route: Criticality,
     pub deadline: Instant,
     pub tenant: Tenant,
 }
@@ -125,6 +127,7 @@ impl Envelope {
         };
         Self {
             criticality,
+            route: default,
             deadline: now + budget,
             tenant: tenant(request, client, is_trusted),
         }
