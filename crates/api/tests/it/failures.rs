@@ -108,18 +108,18 @@ fn the_matrix_says_in_one_line_what_is_wrong_with_it() {
             "[routes]: `session` needs `status` and `within`, and nothing else",
         ),
         (
-            "unharmed = [\"products\", \"probes\"]",
-            "unharmed = [\"products\"]",
+            "unharmed = [\"products\", \"events\", \"probes\"]",
+            "unharmed = [\"products\", \"events\"]",
             "[dependency.redis]: `probes` is missing",
         ),
         (
-            "unharmed = [\"products\", \"probes\"]",
-            "unharmed = [\"products\", \"probes\", \"orders\"]",
+            "unharmed = [\"products\", \"events\", \"probes\"]",
+            "unharmed = [\"products\", \"events\", \"probes\", \"orders\"]",
             "[dependency.redis]: `orders` is named twice",
         ),
         (
-            "unharmed = [\"products\", \"probes\"]",
-            "unharmed = [\"products\", \"probes\", \"probes\"]",
+            "unharmed = [\"products\", \"events\", \"probes\"]",
+            "unharmed = [\"products\", \"events\", \"probes\", \"probes\"]",
             "[dependency.redis]: `probes` is named twice",
         ),
     ] {

@@ -6,6 +6,7 @@ mod collector;
 mod config;
 mod consistency;
 mod degraded;
+mod events;
 mod failures;
 mod faults;
 mod hostile;
