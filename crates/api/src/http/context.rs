@@ -68,12 +68,18 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts))
+    }
+}
+
+impl Caller {
+    pub fn of(parts: &Parts) -> Self {
         let id = parts.extensions.get::<RequestId>().cloned();
-        Ok(Self {
+        Self {
             deadline: super::extract::deadline_of(parts),
             id: id.unwrap_or_else(|| RequestId::from_headers(&parts.headers)),
             trace: parts.extensions.get::<Incoming>().cloned(),
-        })
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use data::idempotency;
 use settings::Loaded;
 use telemetry::metrics::Metrics;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -53,6 +54,7 @@ impl Process {
         };
         process.watch_dependencies();
         process.resolve_holds(&settings.orders);
+        process.remove_expired_keys(&settings.idempotency);
         process.serve_admin(metrics)?;
         Ok(process)
     }
@@ -76,6 +78,13 @@ impl Process {
         let (clusters, stop) = (self.state.clusters.clone(), self.stop.clone());
         self.background
             .spawn(orders::sweep(clusters, config.clone(), stop));
+    }
+
+    /// In every role, for the same reason.
+    fn remove_expired_keys(&self, config: &idempotency::Config) {
+        let (clusters, stop) = (self.state.clusters.clone(), self.stop.clone());
+        self.background
+            .spawn(idempotency::sweep(clusters, config.clone(), stop));
     }
 
     fn serve_admin(&self, metrics: Metrics) -> anyhow::Result<()> {
