@@ -16,7 +16,11 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{http::observe::ObserveLayer, settings::Settings, state::AppState};
+use crate::{
+    http::{idempotency::IDEMPOTENCY_KEY, observe::ObserveLayer},
+    settings::Settings,
+    state::AppState,
+};
 
 /// How long anything may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -216,6 +220,7 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.admission.queue_wait = Duration::from_secs(4);
     settings.http.read_deadline = Duration::from_secs(20);
     settings.http.write_deadline = Duration::from_secs(30);
+    settings.idempotency.lease = Duration::from_secs(40);
     // All clients of a test are one address, and some ask more than anyone would.
     settings.limits.address_read = UNLIMITED;
     settings.limits.address_write = UNLIMITED;
@@ -251,8 +256,16 @@ impl Client {
         self.send(Method::GET, path, headers, None).await
     }
 
+    /// With an `Idempotency-Key` of its own, as any client of ours sends one.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::POST, path, &[], Some(body)).await
+        self.post_as(&format!("{:x}", fastrand::u128(..)), path, body)
+            .await
+    }
+
+    /// With this `Idempotency-Key`.
+    pub async fn post_as(&self, key: &str, path: &str, body: &Value) -> Answer {
+        let headers = [(IDEMPOTENCY_KEY, key)];
+        self.send(Method::POST, path, &headers, Some(body)).await
     }
 
     pub async fn put(&self, path: &str, headers: &[(HeaderName, &str)], body: &Value) -> Answer {

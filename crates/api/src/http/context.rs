@@ -13,6 +13,13 @@ use uuid::{Builder, Uuid};
 #[derive(Clone, Debug)]
 pub struct RequestId(Arc<str>);
 
+/// A new one, of work that no caller has named.
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::random()
+    }
+}
+
 /// The header that carries a [`RequestId`] in and out.
 pub const REQUEST_ID: http::HeaderName = http::HeaderName::from_static("x-request-id");
 
@@ -68,18 +75,12 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self::of(parts))
-    }
-}
-
-impl Caller {
-    pub fn of(parts: &Parts) -> Self {
         let id = parts.extensions.get::<RequestId>().cloned();
-        Self {
+        Ok(Self {
             deadline: super::extract::deadline_of(parts),
             id: id.unwrap_or_else(|| RequestId::from_headers(&parts.headers)),
             trace: parts.extensions.get::<Incoming>().cloned(),
-        }
+        })
     }
 }
 

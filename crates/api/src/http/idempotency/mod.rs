@@ -10,18 +10,21 @@ mod key;
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRef, FromRequest, Request},
+    extract::{FromRef, FromRequest, MatchedPath, OriginalUri, Request},
     response::{IntoResponse, Response},
 };
-use data::idempotency::{Answer, Claim, Claimed, Config, claim};
+use data::{
+    idempotency::{Answer, Claim, Claimed, Config, claim},
+    postgres::Db,
+};
 use garde::Validate;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, StatusCode, request::Parts};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    ApiError, ApiResult, Caller, Db, RequestId,
+    ApiError, ApiResult, RequestId,
     extract::{self, Received},
 };
 
@@ -75,9 +78,12 @@ pub fn operation(method: &Method, path: &str) -> String {
 }
 
 /// Of all that makes it the same request. A line ends the target, which holds none itself.
-fn fingerprint(method: &Method, target: &str, body: &[u8]) -> [u8; 32] {
+fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    // The one in the parts lacks what the routers above the handler's have taken off.
+    let whole = parts.extensions.get::<OriginalUri>();
+    let target = whole.map_or(&parts.uri, |OriginalUri(uri)| uri);
     Sha256::new()
-        .chain_update(format!("{method} {target}\n"))
+        .chain_update(format!("{} {target}\n", parts.method))
         .chain_update(body)
         .finalize()
         .into()
@@ -111,7 +117,7 @@ impl<T> Keyed<T> {
             }
             Claimed::Running => Err(ApiError::in_use()),
             Claimed::OtherRequest => Err(ApiError::invalid(
-                http::StatusCode::UNPROCESSABLE_ENTITY,
+                StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency_key_reused",
                 "this Idempotency-Key was used for another request: send a new one",
             )),
@@ -122,7 +128,7 @@ impl<T> Keyed<T> {
 /// Ends a claim whose work has not finished it: keeps a refusal that will be the same next time, and lets go of the key after
 /// any other.
 pub async fn conclude(
-    db: &data::postgres::Db,
+    db: &Db,
     claim: &Claim,
     id: &RequestId,
     outcome: ApiResult<Answer>,
