@@ -57,24 +57,21 @@ where
             bytes,
             value,
         } = extract::receive(request, &Arc::<super::Config>::from_ref(state)).await?;
-        let target = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
         Ok(Self {
             body: value,
             key,
-            operation: operation(&parts.method, parts.uri.path()),
-            fingerprint: fingerprint(&parts.method, target, &bytes),
-            request_id: Caller::of(&parts).id,
+            operation: operation(&parts),
+            fingerprint: fingerprint(&parts, &bytes),
+            request_id: parts.extensions.get().cloned().unwrap_or_default(),
             config: Arc::from_ref(state),
         })
     }
 }
 
-/// What a claim's work is, for whoever has to find it again.
-pub fn operation(method: &Method, path: &str) -> String {
-    format!("{method} {path}")
+/// Method and route, as the document names it: by that, work that nobody waits for any more is found.
+fn operation(parts: &Parts) -> String {
+    let route = parts.extensions.get().map_or("", MatchedPath::as_str);
+    format!("{} {route}", parts.method)
 }
 
 /// Of all that makes it the same request. A line ends the target, which holds none itself.
