@@ -1,7 +1,7 @@
 //! A whole service for one slice test: the public router in its stack of layers, over a database and a Redis key prefix
 //! of its own, without a socket. Tests speak HTTP to it and nothing else.
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use devstack::{Database, Meter, Services, Traffic};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
-    http::{idempotency::IDEMPOTENCY_KEY, observe::ObserveLayer},
+    http::{App, idempotency::IDEMPOTENCY_KEY, observe::ObserveLayer},
     settings::Settings,
     state::AppState,
 };
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module. The background checks end with the test's runtime.
 pub struct TestApp {
-    router: Router,
+    app: App,
     database: Database,
     meters: Option<Meters>,
 }
@@ -106,9 +106,9 @@ impl TestApp {
         tokio::spawn(async move { clusters.watch(CancellationToken::new()).await });
         tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
-        let router = crate::router(state, observe);
+        let app = crate::app(state, observe);
         Self {
-            router,
+            app,
             database,
             meters,
         }
@@ -117,7 +117,7 @@ impl TestApp {
     /// A client without a session.
     pub fn anonymous(&self) -> Client {
         Client {
-            router: self.router.clone(),
+            app: self.app.clone(),
             cookie: None,
         }
     }
@@ -243,7 +243,7 @@ pub const PASSWORD: &str = "correct horse battery staple";
 /// One client; it keeps a session's cookie and sends it as a browser on our own page would.
 #[derive(Clone)]
 pub struct Client {
-    router: Router,
+    app: App,
     pub cookie: Option<String>,
 }
 
@@ -303,7 +303,7 @@ impl Client {
         for (name, value) in headers {
             own.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
+        Answer::read(self.app.clone().oneshot(request).await.unwrap()).await
     }
 }
 
