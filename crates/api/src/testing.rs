@@ -132,21 +132,22 @@ impl TestApp {
     pub async fn staff(&self) -> Client {
         let email = format!("{:x}@holdfast.example", fastrand::u64(..));
         drop(self.sign_up(&email).await);
-        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
-            .await
-            .unwrap();
         let promote = sqlx::query("update users set role = 'staff' where email = $1").bind(&email);
-        promote.execute(&mut connection).await.unwrap();
+        promote.execute(&mut self.admin().await).await.unwrap();
         self.sign_in(&email).await
+    }
+
+    /// A connection behind the service's back.
+    pub async fn admin(&self) -> sqlx::PgConnection {
+        sqlx::PgConnection::connect(&self.database.admin_url)
+            .await
+            .unwrap()
     }
 
     /// Runs a statement behind the service's back; the number of rows it found or changed.
     pub async fn execute(&self, statement: &'static str) -> u64 {
-        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
-            .await
-            .unwrap();
         sqlx::query(statement)
-            .execute(&mut connection)
+            .execute(&mut self.admin().await)
             .await
             .unwrap()
             .rows_affected()

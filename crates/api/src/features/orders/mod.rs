@@ -12,6 +12,8 @@ mod store;
 
 #[cfg(test)]
 mod http_tests;
+#[cfg(test)]
+mod payment_http_tests;
 
 use axum::{extract::State, response::Response};
 use data::postgres::shards::Table;

@@ -7,6 +7,9 @@
 mod answer;
 mod key;
 
+#[cfg(test)]
+mod http_tests;
+
 use std::sync::Arc;
 
 use axum::{
