@@ -11,19 +11,29 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const PRODUCTS: u32 = 100_000;
 
-/// Customers, orders and lines, many enough that reading all of them is never the cheapest plan.
-const CUSTOMERS_AND_ORDERS: [&str; 4] = [
+/// Customers, orders, lines and keys, many enough that reading all of them is never the cheapest plan.
+const CUSTOMERS_AND_ORDERS: [&str; 5] = [
     "insert into users (id, email, password_hash)
      select md5('u' || n)::uuid, 'customer-' || n || '@example.com', '' from generate_series(1, 20000) as n",
     "insert into orders (customer_id, id, total_cents)
      select md5('u' || (n % 20000 + 1))::uuid, md5('o' || n)::uuid, 100 from generate_series(1, 60000) as n",
     "insert into order_lines (customer_id, order_id, line_no, product_id, name, quantity, price_cents)
      select customer_id, id, line_no, id, '', 1, 100 from orders, generate_series(1, 2) as line_no",
+    "insert into idempotency_keys
+         (key_hash, operation, caller, fingerprint, fence, locked_until, status, headers, body, expires_at)
+     select sha256(n::text::bytea), 'POST /v1/orders', customer_id, sha256(''), n, now(), 201, '[]', '', now() + interval '1 day'
+     from (select row_number() over () as n, customer_id from orders) as orders",
     "analyze",
 ];
 
 /// The tables that grow with the shop.
-const GROWING: [&str; 4] = ["products", "users", "orders", "order_lines"];
+const GROWING: [&str; 5] = [
+    "products",
+    "users",
+    "orders",
+    "order_lines",
+    "idempotency_keys",
+];
 
 /// A statement as `make sql` wrote it down.
 #[derive(Deserialize)]

@@ -189,7 +189,7 @@ fn unique() -> String {
 }
 
 /// The answer again, byte for byte and marked as one that was given before.
-fn assert_replayed(again: &Reply, first: &Reply) {
+pub fn assert_replayed(again: &Reply, first: &Reply) {
     assert_eq!(
         again.header("idempotent-replayed"),
         Some("true"),
