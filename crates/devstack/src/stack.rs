@@ -138,6 +138,11 @@ impl Stack {
         &self.network.proxies[&target]
     }
 
+    /// One more fault proxy, before any port of this machine. It runs until the stack ends or it is dropped.
+    pub fn add_proxy(&self, server: u16) -> Result<Arc<Proxy>> {
+        self.network.proxy(server)
+    }
+
     /// Leads the primary's endpoint to the standby, as an orchestrator does at a failover; whether before or after
     /// [`Postgres::promote`] is the caller's. Connections to the old primary stay, if it still runs.
     pub async fn move_primary_endpoint(&self) {

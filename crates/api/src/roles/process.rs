@@ -57,6 +57,7 @@ impl Process {
         process.resolve_holds(&settings.orders);
         process.finish_orders(&settings.orders);
         process.remove_expired_keys(&settings.idempotency);
+        process.state.events.start();
         process.serve_admin(metrics)?;
         Ok(process)
     }
@@ -126,8 +127,10 @@ impl Process {
         signal
     }
 
-    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many connections were not finished.
+    /// Writes what requests have left to be written, closes what they have used, then flushes telemetry, last. `cut` is how many
+    /// connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
+        self.state.events.end().await;
         self.stop.cancel();
         self.state.cache.end().await;
         if cut > 0 {

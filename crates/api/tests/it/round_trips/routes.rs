@@ -94,6 +94,7 @@ async fn every_route_makes_the_round_trips_on_the_list() {
     catalogue(&mut table, &products, &staff).await;
     orders(&mut table, &products, &staff).await;
     recommendations(&mut table, &products).await;
+    events(&mut table).await;
     sessions(&mut table).await;
 
     let documented = operations(&metered.document().await);
@@ -165,9 +166,7 @@ async fn orders(table: &mut Table<'_>, products: &[String], session: &Cookie) {
     keyed.push((IDEMPOTENCY_KEY, "one"));
     let order = order_of(&products[10..11]);
     let again = async |_| call(address, "POST /v1/orders", &keyed, Some(&order)).await;
-    table
-        .row("POST /v1/orders", "answered before", again)
-        .await;
+    table.row("POST /v1/orders", "answered before", again).await;
 
     let newest = call(table.metered.address(), list, &borrowed(session), None)
         .await
@@ -205,6 +204,17 @@ async fn recommendations(table: &mut Table<'_>, products: &[String]) {
     assert!(!found["items"].as_array().unwrap().is_empty(), "{found}");
     table
         .get(operation, "what sells best", |_| path.clone())
+        .await;
+}
+
+async fn events(table: &mut Table<'_>) {
+    let address = table.metered.address();
+    let operation = "POST /v1/events";
+    let events = json!({ "events": [{ "name": "product_viewed" }] });
+    table
+        .row(operation, "", async |_| {
+            call(address, operation, &[], Some(&events)).await
+        })
         .await;
 }
 
