@@ -11,6 +11,7 @@ mod failures;
 mod faults;
 mod hostile;
 mod http2;
+mod idempotency;
 mod limits;
 mod matrix;
 mod openapi;
