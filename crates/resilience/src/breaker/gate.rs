@@ -1,15 +1,13 @@
 //! What the machine does with the next call, to be read without its lock.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
     BreakerOpen, Config,
     machine::{Gate, Machine, State},
+    sync::{AtomicU64, Ordering},
 };
 
 const CLOSED: u64 = 0;

@@ -3,22 +3,20 @@
 mod config;
 mod gate;
 mod machine;
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod orders;
+mod sync;
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod window;
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::PoisonError, time::Duration};
 
 pub use config::Config;
 use gate::{Published, Seen};
 use machine::Machine;
 pub use machine::State;
+use sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// One for each dependency, shared by everything that asks it. A clone is the same breaker.
 #[derive(Clone)]
