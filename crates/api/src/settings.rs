@@ -137,10 +137,6 @@ impl Settings {
                 ("postgres.token_ttl", postgres.token_ttl),
             ]),
             ladder(&[
-                ("postgres.ejection_min", postgres.ejection_min),
-                ("postgres.ejection_max", postgres.ejection_max),
-            ]),
-            ladder(&[
                 ("http.write_deadline", self.http.write_deadline),
                 ("postgres.stuck_after", postgres.stuck_after),
             ]),
@@ -183,7 +179,37 @@ impl Settings {
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
             ]),
+            self.breaker_ladders(),
             self.recommender_ladders(),
+        ]
+        .concat()
+    }
+
+    /// What may not even take that long is cut before it could be found slow.
+    fn breaker_ladders(&self) -> Vec<Fault> {
+        let (postgres, redis) = (&self.postgres, &self.redis);
+        let command_timeout = ("redis.command_timeout", redis.command_timeout);
+        [
+            ladder(&[
+                ("postgres.breaker.slow_after", postgres.breaker.slow_after),
+                ("postgres.replica_timeout", postgres.replica_timeout),
+            ]),
+            ladder(&[
+                ("postgres.breaker.open_min", postgres.breaker.open_min),
+                ("postgres.breaker.open_max", postgres.breaker.open_max),
+            ]),
+            ladder(&[
+                ("redis.breaker.slow_after", redis.breaker.slow_after),
+                command_timeout,
+            ]),
+            ladder(&[
+                ("redis.breaker.open_min", redis.breaker.open_min),
+                ("redis.breaker.open_max", redis.breaker.open_max),
+            ]),
+            ladder(&[
+                ("redis.bulkhead.wait", redis.bulkhead.wait),
+                command_timeout,
+            ]),
         ]
         .concat()
     }

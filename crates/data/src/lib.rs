@@ -2,6 +2,7 @@
 //! levels, and the session store. Knows neither axum nor any feature of the shop.
 
 pub mod attempts;
+mod breakers;
 pub mod cache;
 mod error;
 mod jitter;

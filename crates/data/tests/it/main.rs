@@ -10,5 +10,6 @@ mod cache;
 mod postgres;
 mod rates;
 mod redis;
+mod redis_breaker;
 mod redis_server;
 mod sessions;
