@@ -180,6 +180,7 @@ impl Settings {
                 ("http.read_deadline", self.http.read_deadline),
             ]),
             self.breaker_ladders(),
+            self.connection_ladders(),
             self.recommender_ladders(),
         ]
         .concat()
@@ -209,6 +210,51 @@ impl Settings {
             ladder(&[
                 ("redis.bulkhead.wait", redis.bulkhead.wait),
                 command_timeout,
+            ]),
+        ]
+        .concat()
+    }
+
+    /// How long connections last, on both sides, and what may hold one.
+    fn connection_ladders(&self) -> Vec<Fault> {
+        let (http, postgres, migrate) = (&self.http, &self.postgres, &self.migrate);
+        let (sessions, passwords) = (&self.sessions.store, &self.sessions.passwords);
+        let drain_timeout = ("shutdown.drain_timeout", self.shutdown.drain_timeout);
+        [
+            // Whoever closes first must be the one that sends: else a request meets a connection that was just closed.
+            ladder(&[
+                ("http.balancer_idle", http.balancer_idle),
+                ("http.idle_timeout", http.idle_timeout),
+            ]),
+            // A request that never came must not make a shutdown one that has cut work.
+            ladder(&[
+                ("http.first_byte_timeout", http.first_byte_timeout),
+                drain_timeout,
+            ]),
+            ladder(&[("http.head_timeout", http.head_timeout), drain_timeout]),
+            ladder(&[
+                ("postgres.lock_timeout", postgres.lock_timeout),
+                ("postgres.statement_timeout", postgres.statement_timeout),
+            ]),
+            ladder(&[
+                ("postgres.idle_timeout", postgres.idle_timeout),
+                ("postgres.lifetime_max", postgres.lifetime_max),
+            ]),
+            ladder(&[
+                ("migrate.lock_timeout", migrate.lock_timeout),
+                ("migrate.timeout", migrate.timeout),
+            ]),
+            ladder(&[
+                ("migrate.connect_timeout", migrate.connect_timeout),
+                ("migrate.timeout", migrate.timeout),
+            ]),
+            ladder(&[
+                ("sessions.store.idle_timeout", sessions.idle_timeout),
+                ("sessions.store.absolute_timeout", sessions.absolute_timeout),
+            ]),
+            ladder(&[
+                ("sessions.passwords.wait", passwords.wait),
+                ("http.write_deadline", http.write_deadline),
             ]),
         ]
         .concat()

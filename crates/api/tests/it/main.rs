@@ -9,6 +9,7 @@ mod degraded;
 mod faults;
 mod hostile;
 mod http2;
+mod ladders;
 mod limits;
 mod openapi;
 mod overload;
