@@ -8,7 +8,12 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
 
-use crate::{features, http, roles::shutdown};
+use crate::{
+    features,
+    http::{self, outbound},
+    ladders,
+    roles::shutdown,
+};
 
 /// Everything that can be set. Keys mirror the fields: `http.read_deadline` is `HOLDFAST__HTTP__READ_DEADLINE`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, Validate)]
@@ -47,9 +52,12 @@ pub struct Settings {
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
-    /// Orders of customers on other clusters than the stock.
+    /// Orders of customers on other clusters than the stock, and who is paid.
     #[garde(dive)]
     pub orders: features::orders::Config,
+    /// What clients say of what they do.
+    #[garde(dive)]
+    pub events: features::events::Config,
     /// What goes well with a product, and who is asked.
     #[garde(dive)]
     pub recommendations: features::recommendations::Config,
@@ -78,11 +86,14 @@ impl settings::Settings for Settings {
         "redis.url",
         "admin.token",
         "http.caller_keys",
+        "orders.payments.caller_key",
+        "recommendations.upstream.caller_key",
     ];
 
     fn rules(&self, profile: &str) -> Vec<Fault> {
         let mut faults = [
             self.timeout_ladders(),
+            self.upstreams(),
             self.shutdown_ladder(),
             self.shards(),
             self.direct_url(),
@@ -172,6 +183,10 @@ impl Settings {
                 ("sessions.throttle.forget_after", throttle.forget_after),
             ]),
             ladder(&[
+                ("events.write_timeout", self.events.write_timeout),
+                ("events.flush_timeout", self.events.flush_timeout),
+            ]),
+            ladder(&[
                 ("admission.queue_wait", self.admission.queue_wait),
                 ("http.read_deadline", self.http.read_deadline),
             ]),
@@ -179,133 +194,26 @@ impl Settings {
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
             ]),
-            self.breaker_ladders(),
-            self.connection_ladders(),
-            self.recommender_ladders(),
+            ladders::breakers(self),
+            ladders::connections(self),
         ]
         .concat()
     }
 
-    /// What may not even take that long is cut before it could be found slow.
-    fn breaker_ladders(&self) -> Vec<Fault> {
-        let (postgres, redis) = (&self.postgres, &self.redis);
-        let command_timeout = ("redis.command_timeout", redis.command_timeout);
+    /// The calls to other services, each within the deadline of the requests that make them.
+    fn upstreams(&self) -> Vec<Fault> {
+        let http = &self.http;
         [
-            ladder(&[
-                ("postgres.breaker.slow_after", postgres.breaker.slow_after),
-                ("postgres.replica_timeout", postgres.replica_timeout),
-            ]),
-            ladder(&[
-                ("postgres.breaker.open_min", postgres.breaker.open_min),
-                ("postgres.breaker.open_max", postgres.breaker.open_max),
-            ]),
-            ladder(&[
-                ("redis.breaker.slow_after", redis.breaker.slow_after),
-                command_timeout,
-            ]),
-            ladder(&[
-                ("redis.breaker.open_min", redis.breaker.open_min),
-                ("redis.breaker.open_max", redis.breaker.open_max),
-            ]),
-            ladder(&[
-                ("redis.bulkhead.wait", redis.bulkhead.wait),
-                command_timeout,
-            ]),
-        ]
-        .concat()
-    }
-
-    /// How long connections last, on both sides, and what may hold one.
-    fn connection_ladders(&self) -> Vec<Fault> {
-        let (http, postgres, migrate) = (&self.http, &self.postgres, &self.migrate);
-        let (sessions, passwords) = (&self.sessions.store, &self.sessions.passwords);
-        let drain_timeout = ("shutdown.drain_timeout", self.shutdown.drain_timeout);
-        [
-            // Whoever closes first must be the one that sends: else a request meets a connection that was just closed.
-            ladder(&[
-                ("http.balancer_idle", http.balancer_idle),
-                ("http.idle_timeout", http.idle_timeout),
-            ]),
-            // A request that never came must not make a shutdown one that has cut work.
-            ladder(&[
-                ("http.first_byte_timeout", http.first_byte_timeout),
-                drain_timeout,
-            ]),
-            ladder(&[("http.head_timeout", http.head_timeout), drain_timeout]),
-            ladder(&[
-                ("postgres.lock_timeout", postgres.lock_timeout),
-                ("postgres.statement_timeout", postgres.statement_timeout),
-            ]),
-            ladder(&[
-                ("postgres.idle_timeout", postgres.idle_timeout),
-                ("postgres.lifetime_max", postgres.lifetime_max),
-            ]),
-            ladder(&[
-                ("migrate.lock_timeout", migrate.lock_timeout),
-                ("migrate.timeout", migrate.timeout),
-            ]),
-            ladder(&[
-                ("migrate.connect_timeout", migrate.connect_timeout),
-                ("migrate.timeout", migrate.timeout),
-            ]),
-            ladder(&[
-                ("sessions.store.idle_timeout", sessions.idle_timeout),
-                ("sessions.store.absolute_timeout", sessions.absolute_timeout),
-            ]),
-            ladder(&[
-                ("sessions.passwords.wait", passwords.wait),
+            upstream_ladders(
+                "recommendations.upstream",
+                &self.recommendations.upstream,
+                ("http.read_deadline", http.read_deadline),
+            ),
+            upstream_ladders(
+                "orders.payments",
+                &self.orders.payments,
                 ("http.write_deadline", http.write_deadline),
-            ]),
-        ]
-        .concat()
-    }
-
-    /// What is expendable has to leave the request time to do without it.
-    fn recommender_ladders(&self) -> Vec<Fault> {
-        let upstream = &self.recommendations.upstream;
-        if upstream.url.is_none() {
-            return Vec::new();
-        }
-        let (breaker, bulkhead) = (&upstream.breaker, &upstream.bulkhead);
-        let attempt = (
-            "recommendations.upstream.attempt_timeout",
-            upstream.attempt_timeout,
-        );
-        [
-            ladder(&[
-                (
-                    "recommendations.upstream.connect_timeout",
-                    upstream.connect_timeout,
-                ),
-                attempt,
-                (
-                    "recommendations.upstream.total_timeout",
-                    upstream.total_timeout,
-                ),
-                ("http.read_deadline", self.http.read_deadline),
-            ]),
-            // An answer is cut before it could be found slow, if it may not even take that long.
-            ladder(&[
-                (
-                    "recommendations.upstream.breaker.slow_after",
-                    breaker.slow_after,
-                ),
-                attempt,
-            ]),
-            ladder(&[
-                (
-                    "recommendations.upstream.breaker.open_min",
-                    breaker.open_min,
-                ),
-                (
-                    "recommendations.upstream.breaker.open_max",
-                    breaker.open_max,
-                ),
-            ]),
-            ladder(&[
-                ("recommendations.upstream.bulkhead.wait", bulkhead.wait),
-                attempt,
-            ]),
+            ),
         ]
         .concat()
     }
@@ -407,8 +315,8 @@ impl Settings {
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.
     fn shutdown_ladder(&self) -> Vec<Fault> {
-        let needed: Duration =
-            self.shutdown.phases().sum::<Duration>() + self.telemetry.flush_timeout;
+        let flushes = self.events.flush_timeout + self.telemetry.flush_timeout;
+        let needed = self.shutdown.phases().sum::<Duration>() + flushes;
         if needed < self.shutdown.grace {
             return Vec::new();
         }
@@ -420,8 +328,46 @@ impl Settings {
             "shutdown.pre_stop",
             "shutdown.lame_duck",
             "shutdown.drain_timeout",
+            "events.flush_timeout",
             "telemetry.flush_timeout",
         ];
         vec![parts.into_iter().fold(fault, Fault::and)]
     }
+}
+
+/// A call to another service has to leave the request around it time to do without the answer, or to keep it.
+fn upstream_ladders(
+    section: &str,
+    upstream: &outbound::Config,
+    deadline: (&str, Duration),
+) -> Vec<Fault> {
+    if upstream.url.is_none() {
+        return Vec::new();
+    }
+    let (breaker, bulkhead) = (&upstream.breaker, &upstream.bulkhead);
+    let attempt = ("attempt_timeout", upstream.attempt_timeout);
+    let total = ("total_timeout", upstream.total_timeout);
+    let within = |rungs: &[(&str, Duration)]| {
+        let keys = rungs.iter().map(|(key, _)| format!("{section}.{key}"));
+        let keys: Vec<_> = keys.collect();
+        let named = keys.iter().zip(rungs);
+        let named: Vec<_> = named.map(|(key, rung)| (key.as_str(), rung.1)).collect();
+        ladder(&named)
+    };
+    [
+        within(&[
+            ("connect_timeout", upstream.connect_timeout),
+            attempt,
+            total,
+        ]),
+        ladder(&[(&format!("{section}.{}", total.0), total.1), deadline]),
+        // An answer is cut before it could be found slow, if it may not even take that long.
+        within(&[("breaker.slow_after", breaker.slow_after), attempt]),
+        within(&[
+            ("breaker.open_min", breaker.open_min),
+            ("breaker.open_max", breaker.open_max),
+        ]),
+        within(&[("bulkhead.wait", bulkhead.wait), attempt]),
+    ]
+    .concat()
 }

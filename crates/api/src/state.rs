@@ -15,6 +15,8 @@ use tokio::time::sleep;
 
 use crate::{
     features::{
+        events::Events,
+        orders::Payments,
         products::ProductCache,
         recommendations::Recommender,
         sessions::{Passwords, Throttle},
@@ -69,6 +71,10 @@ pub struct AppState {
     pub products: ProductCache,
     /// What goes well with a product.
     pub recommender: Recommender,
+    /// Who is paid for orders, if anybody is.
+    pub payments: Option<Payments>,
+    /// What clients say of what they do, until it is written.
+    pub events: Events,
 }
 
 impl AppState {
@@ -111,6 +117,8 @@ impl AppState {
                 &cache,
                 clusters.clone(),
             )?,
+            payments: Payments::new(&settings.orders.payments, &outbound)?,
+            events: Events::new(&settings.events, clusters.clone(), registry),
             clusters,
             cache,
             redis,

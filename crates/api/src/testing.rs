@@ -1,7 +1,7 @@
 //! A whole service for one slice test: the public router in its stack of layers, over a database and a Redis key prefix
 //! of its own, without a socket. Tests speak HTTP to it and nothing else.
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use devstack::{Database, Meter, Services, Traffic};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -16,14 +16,18 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{http::observe::ObserveLayer, settings::Settings, state::AppState};
+use crate::{
+    http::{App, observe::ObserveLayer},
+    settings::Settings,
+    state::AppState,
+};
 
 /// How long anything may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module. The background checks end with the test's runtime.
 pub struct TestApp {
-    router: Router,
+    app: App,
     database: Database,
     meters: Option<Meters>,
 }
@@ -98,13 +102,14 @@ impl TestApp {
             &mut registry,
         );
         state.health.started();
+        state.events.start();
         let (clusters, redis) = (state.clusters.clone(), state.redis.clone());
         tokio::spawn(async move { clusters.watch(CancellationToken::new()).await });
         tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
-        let router = crate::router(state, observe);
+        let app = crate::app(state, observe);
         Self {
-            router,
+            app,
             database,
             meters,
         }
@@ -113,7 +118,7 @@ impl TestApp {
     /// A client without a session.
     pub fn anonymous(&self) -> Client {
         Client {
-            router: self.router.clone(),
+            app: self.app.clone(),
             cookie: None,
         }
     }
@@ -239,7 +244,7 @@ pub const PASSWORD: &str = "correct horse battery staple";
 /// One client; it keeps a session's cookie and sends it as a browser on our own page would.
 #[derive(Clone)]
 pub struct Client {
-    router: Router,
+    app: App,
     pub cookie: Option<String>,
 }
 
@@ -291,7 +296,7 @@ impl Client {
         for (name, value) in headers {
             own.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
+        Answer::read(self.app.clone().oneshot(request).await.unwrap()).await
     }
 }
 

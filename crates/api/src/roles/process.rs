@@ -53,6 +53,7 @@ impl Process {
         };
         process.watch_dependencies();
         process.resolve_holds(&settings.orders);
+        process.state.events.start();
         process.serve_admin(metrics)?;
         Ok(process)
     }
@@ -104,8 +105,10 @@ impl Process {
         signal
     }
 
-    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many connections were not finished.
+    /// Writes what requests have left to be written, closes what they have used, then flushes telemetry, last. `cut` is how many
+    /// connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
+        self.state.events.end().await;
         self.stop.cancel();
         self.state.cache.end().await;
         if cut > 0 {

@@ -18,7 +18,7 @@ use crate::{
 /// Routes that are no part of the API.
 const UNDOCUMENTED: [&str; 5] = ["/docs", "/docs/", "/health", "/openapi.json", "/ready"];
 /// Writes that need no session.
-const PUBLIC_WRITES: [&str; 2] = ["POST /v1/session", "POST /v1/users"];
+const PUBLIC_WRITES: [&str; 3] = ["POST /v1/events", "POST /v1/session", "POST /v1/users"];
 const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
 ];
@@ -180,7 +180,7 @@ fn routed() -> BTreeSet<String> {
         state.degradations.clone(),
         &mut registry,
     );
-    let shown = format!("{:#?}", api::router(state, observe));
+    let shown = format!("{:#?}", api::app(state, observe));
     let (listed, _) = shown.split_once("fallback_router:").unwrap();
     let paths = listed
         .lines()
