@@ -65,7 +65,7 @@ impl Health {
         !self.is_refused() && self.breaker.state() == State::Closed
     }
 
-    pub(super) fn is_refused(&self) -> bool {
+    fn is_refused(&self) -> bool {
         self.is_refused.load(Ordering::Relaxed)
     }
 
@@ -90,10 +90,15 @@ impl Health {
     }
 
     /// Notes that the check had an answer. `is_needed` says that there is nobody else to ask. That it answered brings it back,
-    /// unless its time has not come; how fast it is for requests, they will tell.
+    /// unless its time has not come; how fast it is for requests, they will tell, and no look at a node that is asked makes
+    /// their share of bad ends smaller.
     pub(super) fn check_succeeded(&self, is_needed: bool) {
-        self.is_silent.store(false, Ordering::Relaxed);
-        if is_needed && self.breaker.state() != State::Closed {
+        let was_silent = self.is_silent.swap(false, Ordering::Relaxed);
+        let is_closed = self.breaker.state() == State::Closed;
+        if is_closed && !was_silent {
+            return;
+        }
+        if is_needed && !is_closed {
             self.breaker.close();
         }
         if let Ok(permit) = self.breaker.enter() {
@@ -158,6 +163,19 @@ mod tests {
         fail(&health);
 
         assert!(!health.is_up() && health.enter().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn good_checks_do_not_hide_that_requests_find_it_slow() {
+        let health = health();
+
+        for _ in 0..Config::default().calls_min {
+            (0..10).for_each(|_| health.check_succeeded(false));
+            let permit = health.enter().unwrap();
+            permit.record(true, Config::default().slow_after);
+        }
+
+        assert!(!health.is_up());
     }
 
     #[tokio::test(start_paused = true)]
