@@ -11,6 +11,7 @@ use settings::{Fault, ladder};
 use crate::{
     features,
     http::{self, outbound},
+    ladders,
     roles::shutdown,
 };
 
@@ -164,10 +165,6 @@ impl Settings {
                 ("postgres.lag_max", postgres.lag_max),
                 ("postgres.token_ttl", postgres.token_ttl),
             ]),
-            ladder(&[
-                ("postgres.ejection_min", postgres.ejection_min),
-                ("postgres.ejection_max", postgres.ejection_max),
-            ]),
             self.over_requests(),
             // A value read from the most lagging replica must not be cached after the write it has not seen.
             ladder(&[
@@ -212,6 +209,8 @@ impl Settings {
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
             ]),
+            ladders::breakers(self),
+            ladders::connections(self),
         ]
         .concat()
     }

@@ -25,6 +25,7 @@ use crate::{
     http::{
         self,
         admission::metrics::Collected,
+        breakers::Breakers,
         consistency::Tokenizer,
         degraded::Degradations,
         health::{Check, Health},
@@ -89,7 +90,11 @@ impl AppState {
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
         let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
-        let outbound = outbound::Metrics::register(registry);
+        let breakers = Breakers::register(registry);
+        for (dependency, breaker) in clusters.breakers().chain([redis.breaker()]) {
+            breakers.add(dependency, breaker);
+        }
+        let outbound = outbound::Metrics::register(registry, &breakers);
         let cookie_secure = settings.sessions.cookie_secure;
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));

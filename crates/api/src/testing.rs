@@ -217,6 +217,7 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.postgres.statement_timeout = Duration::from_secs(10);
     settings.postgres.token_wait = Duration::from_secs(4);
     settings.redis.command_timeout = Duration::from_secs(4);
+    settings.redis.breaker.slow_after = Duration::from_secs(4);
     settings.sessions.passwords.wait = Duration::from_secs(20);
     settings.admission.delay_tolerated = Duration::from_secs(4);
     settings.admission.queue_wait = Duration::from_secs(4);

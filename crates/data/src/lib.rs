@@ -2,6 +2,7 @@
 //! levels, the session store, and what became of requests with a key. Knows neither axum nor any feature of the shop.
 
 pub mod attempts;
+mod breakers;
 pub mod cache;
 mod error;
 pub mod idempotency;

@@ -12,6 +12,7 @@ mod faults;
 mod hostile;
 mod http2;
 mod idempotency;
+mod ladders;
 mod limits;
 mod matrix;
 mod openapi;

@@ -11,5 +11,6 @@ mod idempotency;
 mod postgres;
 mod rates;
 mod redis;
+mod redis_breaker;
 mod redis_server;
 mod sessions;
