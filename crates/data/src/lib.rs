@@ -4,6 +4,7 @@
 pub mod attempts;
 pub mod cache;
 mod error;
+pub mod flags;
 mod jitter;
 pub mod migrate;
 pub mod postgres;
