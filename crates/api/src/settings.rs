@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
 
-use crate::{features, http, roles::shutdown};
+use crate::{features, flags, http, roles::shutdown};
 
 /// Everything that can be set. Keys mirror the fields: `http.read_deadline` is `HOLDFAST__HTTP__READ_DEADLINE`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, Validate)]
@@ -26,6 +26,9 @@ pub struct Settings {
     /// How much is worked on at once, and who is refused when it is too much.
     #[garde(dive)]
     pub admission: resilience::admission::Config,
+    /// What is switched on and off, by whom.
+    #[garde(dive)]
+    pub flags: flags::Config,
     /// How the process ends.
     #[garde(dive)]
     pub shutdown: shutdown::Config,
@@ -182,6 +185,14 @@ impl Settings {
             ladder(&[
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
+            ]),
+            ladder(&[
+                ("flags.poll_interval", self.flags.poll_interval),
+                ("flags.stale_after", self.flags.stale_after),
+            ]),
+            ladder(&[
+                ("flags.brownout.calm_min", self.flags.brownout.calm_min),
+                ("flags.brownout.calm_max", self.flags.brownout.calm_max),
             ]),
             self.recommender_ladders(),
         ]

@@ -19,6 +19,7 @@ use crate::{
         recommendations::Recommender,
         sessions::{Passwords, Throttle},
     },
+    flags::Flags,
     http::{
         self,
         admission::metrics::Collected,
@@ -46,6 +47,8 @@ pub struct AppState {
     pub degradations: Degradations,
     /// Who is worked for, and who is refused.
     pub admission: Admission,
+    /// What is switched on.
+    pub flags: Flags,
     /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
     pub clusters: Clusters,
     /// The shared connection to Redis.
@@ -89,6 +92,7 @@ impl AppState {
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
             admission,
+            flags: Flags::new(&settings.flags, registry),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),

@@ -52,6 +52,7 @@ impl Process {
             signals: Some(signals),
         };
         process.watch_dependencies();
+        process.keep_flags();
         process.resolve_holds(&settings.orders);
         process.serve_admin(metrics)?;
         Ok(process)
@@ -71,6 +72,17 @@ impl Process {
             .spawn(async move { stop.run_until_cancelled(health.beat()).await });
     }
 
+    fn keep_flags(&self) {
+        let AppState {
+            flags,
+            clusters,
+            admission,
+            ..
+        } = self.state.clone();
+        let stop = self.stop.clone();
+        self.background.spawn(flags.keep(clusters, admission, stop));
+    }
+
     /// In every role, so that nothing is left held where no process has another role.
     fn resolve_holds(&self, config: &orders::Config) {
         let (clusters, stop) = (self.state.clusters.clone(), self.stop.clone());
@@ -87,7 +99,7 @@ impl Process {
         };
         let address = admin::spawn(state)
             .with_context(|| format!("cannot listen on admin.listen = {listen}"))?;
-        tracing::info!(%address, "admin listener: /health /ready /metrics /status /log-level");
+        tracing::info!(%address, "admin listener: /health /ready /metrics /status /flags /log-level");
         Ok(())
     }
 
