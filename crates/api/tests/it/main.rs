@@ -7,6 +7,7 @@ mod config;
 mod consistency;
 mod degraded;
 mod faults;
+mod flags;
 mod hostile;
 mod http2;
 mod limits;
