@@ -153,3 +153,119 @@ impl Copy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path in a folder of its own, removed with this value.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("holdfast-flags-{:x}", fastrand::u64(..));
+            let folder = std::env::temp_dir().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn copies(&self) -> Copies {
+            Copies::new(self.0.join("flags.json"))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn set(ends_in: time::Duration) -> Arc<ByHand> {
+        let now = OffsetDateTime::now_utc();
+        Arc::new(ByHand {
+            value: false,
+            reason: "ill".to_owned(),
+            changed_by: "Ann".to_owned(),
+            changed_at: now,
+            expires_at: now + ends_in,
+            until: Instant::now() + Duration::from_secs(3600),
+        })
+    }
+
+    fn read(copies: &Copies, has_service: bool) -> State {
+        let mut state = State::new(has_service);
+        copies.read().unwrap().apply_to(&mut state);
+        state
+    }
+
+    #[tokio::test]
+    async fn what_was_known_is_known_again_but_for_what_has_ended_meanwhile() {
+        let folder = Folder::new();
+        let mut state = State::new(true);
+        state.by_hand = [time::Duration::HOUR, -time::Duration::SECOND].map(|left| Some(set(left)));
+        state.remote = [None, Some(false)];
+        state.service = Some(Knowledge::Current);
+
+        folder.copies().write(&Copy::of(&state)).await.unwrap();
+        let found = read(&folder.copies(), true);
+        let without_service = read(&folder.copies(), false);
+
+        let [kept, ended] = &found.by_hand;
+        assert_eq!(kept.as_ref().unwrap().reason, "ill");
+        assert!(ended.is_none(), "{ended:?}");
+        assert_eq!(found.remote, state.remote);
+        assert_eq!(
+            (found.store, found.service),
+            (Knowledge::Copied, Some(Knowledge::Copied))
+        );
+        assert_eq!(
+            (without_service.remote, without_service.service),
+            ([None; 2], None)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_copy_is_none() {
+        let folder = Folder::new();
+        let copies = folder.copies();
+        copies.write(&Copy::of(&State::new(false))).await.unwrap();
+        let whole = std::fs::read_to_string(&copies.path).unwrap();
+
+        let endless = vec![b' '; 2 * BYTES_MAX as usize];
+        for bytes in [
+            &b""[..],
+            &[0xff; 64],
+            b"[]",
+            &whole.as_bytes()[..whole.len() / 2],
+            &endless,
+        ] {
+            std::fs::write(&copies.path, bytes).unwrap();
+            assert!(
+                copies.read().is_none(),
+                "{:?}",
+                &bytes[..bytes.len().min(64)]
+            );
+        }
+        std::fs::remove_file(&copies.path).unwrap();
+        assert!(copies.read().is_none(), "no file");
+        std::fs::create_dir(&copies.path).unwrap();
+        assert!(copies.read().is_none(), "a folder");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_begun_and_not_finished_leaves_the_one_before() {
+        let folder = Folder::new();
+        let mut state = State::new(false);
+        state.by_hand[0] = Some(set(time::Duration::HOUR));
+        folder.copies().write(&Copy::of(&state)).await.unwrap();
+        std::fs::write(folder.0.join("flags.new"), "{").unwrap();
+
+        assert!(read(&folder.copies(), false).by_hand[0].is_some());
+        folder
+            .copies()
+            .write(&Copy::of(&State::new(false)))
+            .await
+            .unwrap();
+        assert!(read(&folder.copies(), false).by_hand[0].is_none());
+    }
+}

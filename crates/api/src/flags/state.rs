@@ -179,3 +179,91 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLAG: Flag = Flag::Recommendations;
+
+    fn known() -> State {
+        State {
+            store: Knowledge::Current,
+            ..State::new(false)
+        }
+    }
+
+    fn by_hand(value: bool) -> Option<Arc<ByHand>> {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        Some(Arc::new(ByHand {
+            value,
+            reason: "r".to_owned(),
+            changed_by: "c".to_owned(),
+            changed_at: now,
+            expires_at: now,
+            until: Instant::now() + Duration::from_secs(10),
+        }))
+    }
+
+    fn of(state: &State) -> (bool, Reason, Origin) {
+        let standing = state.standing(FLAG);
+        (standing.is_on, standing.reason, standing.origin)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_comes_before_the_load_that_before_the_service_and_that_before_the_code() {
+        let mut state = known();
+        assert_eq!(of(&state), (true, Reason::Default, Origin::Code));
+
+        state.remote[FLAG as usize] = Some(false);
+        assert_eq!(of(&state), (false, Reason::Static, Origin::Remote));
+
+        state.remote[FLAG as usize] = Some(true);
+        state.level = 1;
+        assert_eq!(of(&state), (false, Reason::Brownout, Origin::Brownout));
+
+        for value in [true, false] {
+            state.by_hand[FLAG as usize] = by_hand(value);
+            assert_eq!(of(&state), (value, Reason::Static, Origin::Operator));
+        }
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(of(&state), (false, Reason::Brownout, Origin::Brownout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_step_of_the_brownout_switches_off_one_flag_more_in_the_order_of_the_list() {
+        for level in 0..=Flag::BROWNOUT.len() {
+            let state = State { level, ..known() };
+            let is_off = |flag: &Flag| !state.standing(*flag).is_on;
+            let off = Flag::ALL.into_iter().filter(is_off).count();
+            assert_eq!(off, level);
+            assert!(Flag::BROWNOUT[..level].iter().all(is_off));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_known_is_said_of_every_flag_that_the_load_does_not_decide() {
+        for (store, service, reason) in [
+            (Knowledge::None, None, Reason::Error),
+            (Knowledge::Copied, None, Reason::Cached),
+            (Knowledge::Stale, None, Reason::Stale),
+            (Knowledge::Current, None, Reason::Default),
+            (Knowledge::Current, Some(Knowledge::None), Reason::Error),
+            (Knowledge::Copied, Some(Knowledge::Stale), Reason::Cached),
+            (
+                Knowledge::Current,
+                Some(Knowledge::Current),
+                Reason::Default,
+            ),
+        ] {
+            let mut state = State {
+                store,
+                service,
+                ..known()
+            };
+            assert_eq!(of(&state).1, reason, "{store:?} {service:?}");
+            state.level = 1;
+            assert_eq!(of(&state).1, Reason::Brownout);
+        }
+    }
+}

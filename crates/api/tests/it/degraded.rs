@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use devstack::{Database, Fault, Stack, Target};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
-    service::{PATIENCE, PATIENT, Service, database_on, seed},
-    wire::{Reply, get},
+    service::{PATIENCE, PATIENT, STAFF, Service, database_on, seed},
+    wire::{Reply, borrowed, call, get, sign_in},
 };
 
 type Names = BTreeSet<String>;
@@ -21,8 +21,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn header(&self, path: &str) -> (Reply, Names) {
-        let reply = get(self.service.public, path).await;
+    async fn header(&self, path: &str, headers: &[(&str, &str)]) -> (Reply, Names) {
+        let reply = call(self.service.public, &format!("GET {path}"), headers, None).await;
         let names = listed(reply.header("degraded").unwrap_or_default());
         (reply, names)
     }
@@ -71,10 +71,15 @@ impl Scene {
     /// Asks for `path` until its header names exactly `expected`; then the log says the same of that request, and the probe
     /// and the metric both say it of the process.
     async fn says(&self, path: &str, expected: &[&str]) {
+        self.says_to(&[], path, expected).await;
+    }
+
+    /// The same to who sends these headers.
+    async fn says_to(&self, headers: &[(&str, &str)], path: &str, expected: &[&str]) {
         let expected = listed(&expected.join(", "));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (reply, header) = self.header(path).await;
+            let (reply, header) = self.header(path, headers).await;
             assert_eq!(self.log(&reply).await, header, "{reply:?}");
             if header == expected {
                 break;
@@ -86,6 +91,19 @@ impl Scene {
         assert!(active.is_superset(&expected), "{active:?}");
         assert_eq!(self.readiness().await, active);
     }
+}
+
+/// Switches a flag off, or leaves it to the code again; the admin listener of a test believes this machine.
+async fn switch(scene: &Scene, flag: &str, off: bool) {
+    let order = json!({ "value": false, "reason": "a test", "changed_by": "a test", "ttl": "1h" });
+    let (method, body) = if off {
+        ("PUT", Some(&order))
+    } else {
+        ("DELETE", None)
+    };
+    let line = format!("{method} /flags/{flag}");
+    let reply = call(scene.service.admin, &line, &[], body).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
 }
 
 fn text(value: &Value) -> &str {
@@ -132,21 +150,31 @@ async fn the_header_the_log_the_metric_and_the_probe_say_the_same_of_every_degra
     scene.says(&product, &[]).await;
     let (all, active) = scene.metric().await;
     let mut seen = Names::new();
-    let mut lost = async |path: &str, names: &[&str]| {
-        scene.says(path, names).await;
+    let mut lost = async |headers: &[(&str, &str)], path: &str, names: &[&str]| {
+        scene.says_to(headers, path, names).await;
         seen.extend(names.iter().map(|name| (*name).to_owned()));
     };
 
+    let staff = sign_in(scene.service.public, STAFF).await;
+    let orders = "/v1/orders?include=products";
+    switch(&scene, "recommendations", true).await;
+    switch(&scene, "order_products", true).await;
+    lost(&[], &recommendations, &["recommendations_off"]).await;
+    lost(&borrowed(&staff), orders, &["order_products_off"]).await;
+    switch(&scene, "recommendations", false).await;
+    switch(&scene, "order_products", false).await;
+    scene.says_to(&borrowed(&staff), orders, &[]).await;
+
     scene.stack.proxy(Target::Upstream).set(Fault::Down).await;
-    lost(&recommendations, &["recommendations_fallback"]).await;
-    lost(&product, &[]).await;
+    lost(&[], &recommendations, &["recommendations_fallback"]).await;
+    lost(&[], &product, &[]).await;
     scene.stack.standby().kill().await.unwrap();
-    lost(&product, &["replica_away"]).await;
+    lost(&[], &product, &["replica_away"]).await;
     scene.stack.primary().kill().await.unwrap();
-    lost(&product, &["stale", "primary_away", "replica_away"]).await;
+    lost(&[], &product, &["stale", "primary_away", "replica_away"]).await;
     scene.stack.redis().kill().await.unwrap();
     let away = ["primary_away", "replica_away", "redis_away"];
-    lost("/v1/products", &away).await;
+    lost(&[], "/v1/products", &away).await;
 
     assert_eq!(active, Names::new());
     assert_eq!(seen, all, "one degradation was never caused");
