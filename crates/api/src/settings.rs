@@ -8,7 +8,11 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
 
-use crate::{features, flags, http, roles::shutdown};
+use crate::{
+    features, flags,
+    http::{self, outbound},
+    roles::shutdown,
+};
 
 /// Everything that can be set. Keys mirror the fields: `http.read_deadline` is `HOLDFAST__HTTP__READ_DEADLINE`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, Validate)]
@@ -50,7 +54,7 @@ pub struct Settings {
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
-    /// Orders of customers on other clusters than the stock.
+    /// Orders of customers on other clusters than the stock, and who is paid.
     #[garde(dive)]
     pub orders: features::orders::Config,
     /// What goes well with a product, and who is asked.
@@ -81,15 +85,19 @@ impl settings::Settings for Settings {
         "redis.url",
         "admin.token",
         "http.caller_keys",
+        "orders.payments.caller_key",
+        "recommendations.upstream.caller_key",
     ];
 
     fn rules(&self, profile: &str) -> Vec<Fault> {
         let mut faults = [
             self.timeout_ladders(),
+            self.upstreams(),
             self.shutdown_ladder(),
             self.shards(),
             self.direct_url(),
             self.limits_in_order(),
+            self.flag_ladders(),
         ]
         .concat();
         let postgres = &self.postgres;
@@ -186,65 +194,39 @@ impl Settings {
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
             ]),
-            ladder(&[
-                ("flags.poll_interval", self.flags.poll_interval),
-                ("flags.stale_after", self.flags.stale_after),
-            ]),
-            ladder(&[
-                ("flags.brownout.calm_min", self.flags.brownout.calm_min),
-                ("flags.brownout.calm_max", self.flags.brownout.calm_max),
-            ]),
-            self.recommender_ladders(),
         ]
         .concat()
     }
 
-    /// What is expendable has to leave the request time to do without it.
-    fn recommender_ladders(&self) -> Vec<Fault> {
-        let upstream = &self.recommendations.upstream;
-        if upstream.url.is_none() {
-            return Vec::new();
-        }
-        let (breaker, bulkhead) = (&upstream.breaker, &upstream.bulkhead);
-        let attempt = (
-            "recommendations.upstream.attempt_timeout",
-            upstream.attempt_timeout,
-        );
+    /// The calls to other services, each within the deadline of the requests that make them.
+    fn upstreams(&self) -> Vec<Fault> {
+        let http = &self.http;
         [
+            upstream_ladders(
+                "recommendations.upstream",
+                &self.recommendations.upstream,
+                ("http.read_deadline", http.read_deadline),
+            ),
+            upstream_ladders(
+                "orders.payments",
+                &self.orders.payments,
+                ("http.write_deadline", http.write_deadline),
+            ),
+        ]
+        .concat()
+    }
+
+    /// A look that fails leaves time for another before what is known is stale.
+    fn flag_ladders(&self) -> Vec<Fault> {
+        let flags = &self.flags;
+        let stale_after = ("flags.stale_after", flags.stale_after);
+        [
+            ladder(&[("flags.poll_interval", flags.poll_interval), stale_after]),
             ladder(&[
-                (
-                    "recommendations.upstream.connect_timeout",
-                    upstream.connect_timeout,
-                ),
-                attempt,
-                (
-                    "recommendations.upstream.total_timeout",
-                    upstream.total_timeout,
-                ),
-                ("http.read_deadline", self.http.read_deadline),
+                ("flags.brownout.calm_min", flags.brownout.calm_min),
+                ("flags.brownout.calm_max", flags.brownout.calm_max),
             ]),
-            // An answer is cut before it could be found slow, if it may not even take that long.
-            ladder(&[
-                (
-                    "recommendations.upstream.breaker.slow_after",
-                    breaker.slow_after,
-                ),
-                attempt,
-            ]),
-            ladder(&[
-                (
-                    "recommendations.upstream.breaker.open_min",
-                    breaker.open_min,
-                ),
-                (
-                    "recommendations.upstream.breaker.open_max",
-                    breaker.open_max,
-                ),
-            ]),
-            ladder(&[
-                ("recommendations.upstream.bulkhead.wait", bulkhead.wait),
-                attempt,
-            ]),
+            upstream_ladders("flags.ofrep", &flags.ofrep, stale_after),
         ]
         .concat()
     }
@@ -363,4 +345,41 @@ impl Settings {
         ];
         vec![parts.into_iter().fold(fault, Fault::and)]
     }
+}
+
+/// A call to another service has to leave the request around it time to do without the answer, or to keep it.
+fn upstream_ladders(
+    section: &str,
+    upstream: &outbound::Config,
+    deadline: (&str, Duration),
+) -> Vec<Fault> {
+    if upstream.url.is_none() {
+        return Vec::new();
+    }
+    let (breaker, bulkhead) = (&upstream.breaker, &upstream.bulkhead);
+    let attempt = ("attempt_timeout", upstream.attempt_timeout);
+    let total = ("total_timeout", upstream.total_timeout);
+    let within = |rungs: &[(&str, Duration)]| {
+        let keys = rungs.iter().map(|(key, _)| format!("{section}.{key}"));
+        let keys: Vec<_> = keys.collect();
+        let named = keys.iter().zip(rungs);
+        let named: Vec<_> = named.map(|(key, rung)| (key.as_str(), rung.1)).collect();
+        ladder(&named)
+    };
+    [
+        within(&[
+            ("connect_timeout", upstream.connect_timeout),
+            attempt,
+            total,
+        ]),
+        ladder(&[(&format!("{section}.{}", total.0), total.1), deadline]),
+        // An answer is cut before it could be found slow, if it may not even take that long.
+        within(&[("breaker.slow_after", breaker.slow_after), attempt]),
+        within(&[
+            ("breaker.open_min", breaker.open_min),
+            ("breaker.open_max", breaker.open_max),
+        ]),
+        within(&[("bulkhead.wait", bulkhead.wait), attempt]),
+    ]
+    .concat()
 }

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::{
     features::{
+        orders::Payments,
         products::ProductCache,
         recommendations::Recommender,
         sessions::{Passwords, Throttle},
@@ -71,6 +72,8 @@ pub struct AppState {
     pub products: ProductCache,
     /// What goes well with a product.
     pub recommender: Recommender,
+    /// Who is paid for orders, if anybody is.
+    pub payments: Option<Payments>,
 }
 
 impl AppState {
@@ -110,6 +113,7 @@ impl AppState {
                 &cache,
                 clusters.clone(),
             )?,
+            payments: Payments::new(&settings.orders.payments, &outbound)?,
             clusters,
             cache,
             redis,

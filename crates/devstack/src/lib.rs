@@ -56,4 +56,6 @@ pub use redis::Redis;
 pub use services::Services;
 pub use shared::{STATE_FILE_VARIABLE, shared};
 pub use stack::Stack;
-pub use upstream::{Behaviour, Counters, Upstream, UpstreamService};
+pub use upstream::{
+    Behaviour, Counters, NewPayment, Payment, PaymentStatus, Upstream, UpstreamService,
+};

@@ -20,8 +20,8 @@ A fault: {\"fault\": FAULT, \"direction\": \"both|to_server|to_client\", \"proba
   {\"cut\": {\"after_bytes\": 1000}}   {\"slow_close\": {\"delay\": \"2s\"}}   \"black_hole\"   \"reset\"   \"down\"
 
 The upstream's behaviour, at its own address; SERVICE is payments or recommendations:
-  PUT /behaviour/SERVICE    {\"latency\": \"2s\", \"error_rate\": 0.1, \"hang\": false}
-  GET /behaviour            GET /counters";
+  PUT /behaviour/SERVICE    {\"latency\": \"2s\", \"error_rate\": 0.1, \"decline_rate\": 0.1, \"hang\": false}
+  GET /behaviour            GET /counters            GET /payments?reference=REFERENCE";
 
 /// Postgres (primary and streaming standby), Redis and an upstream sandbox, each behind a fault proxy. All of it is
 /// gone when this ends.

@@ -150,7 +150,7 @@ pub(crate) fn between_1ms_and_1h(duration: &Duration, _: &()) -> garde::Result {
     between(Duration::from_millis(1), Duration::from_secs(3600))(duration, &())
 }
 
-fn is_caller_key(key: &SecretString, _: &()) -> garde::Result {
+pub(crate) fn is_caller_key(key: &SecretString, _: &()) -> garde::Result {
     if (32..=CALLER_KEY_BYTES_MAX).contains(&key.expose_secret().len()) {
         return Ok(());
     }
@@ -161,8 +161,11 @@ fn masked_list<S: Serializer>(keys: &[SecretString], serializer: S) -> Result<S:
     serializer.collect_seq(keys.iter().map(|_| "********"))
 }
 
-fn masked<S: Serializer>(token: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
-    token.as_ref().map(|_| "********").serialize(serializer)
+pub(crate) fn masked<S: Serializer>(
+    secret: &Option<SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| "********").serialize(serializer)
 }
 
 impl Default for AdminConfig {

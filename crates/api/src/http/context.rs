@@ -4,9 +4,12 @@ use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, request::Parts};
+use resilience::Criticality;
 use telemetry::trace::Incoming;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
+
+use super::{Envelope, envelope::Tenant};
 
 /// Names the request in logs, traces and answers: the caller's `X-Request-Id` if it is a plain token, otherwise a
 /// new UUIDv7.
@@ -59,6 +62,9 @@ impl RequestId {
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub deadline: Instant,
+    pub criticality: Criticality,
+    /// For whom it is, if a trusted caller has said so.
+    pub tenant: Option<Arc<str>>,
     pub id: RequestId,
     /// The request's place in its trace; none in a router without the layer that finds it.
     pub trace: Option<Incoming>,
@@ -69,8 +75,16 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let id = parts.extensions.get::<RequestId>().cloned();
+        let envelope = parts.extensions.get::<Envelope>();
+        let criticality = envelope.map(|envelope| envelope.criticality);
+        let tenant = match envelope.map(|envelope| &envelope.tenant) {
+            Some(Tenant::Named(name)) => Some(Arc::clone(name)),
+            Some(Tenant::Address(_)) | None => None,
+        };
         Ok(Self {
             deadline: super::extract::deadline_of(parts),
+            criticality: criticality.unwrap_or(Criticality::Critical),
+            tenant,
             id: id.unwrap_or_else(|| RequestId::from_headers(&parts.headers)),
             trace: parts.extensions.get::<Incoming>().cloned(),
         })

@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::limits::whole_seconds;
+use super::{limits::whole_seconds, outbound::CallError};
 
 /// The result of every handler.
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -300,6 +300,20 @@ impl From<data::Error> for ApiError {
             | data::Error::Statement(_)
             | data::Error::Command(_)
             | data::Error::Encoding(_) => Self::Internal(error.into()),
+        }
+    }
+}
+
+/// Whatever another service does wrong, it is a dependency that failed; only what cannot be sent is a bug of ours. A caller that
+/// can tell more does so before.
+impl From<CallError> for ApiError {
+    fn from(error: CallError) -> Self {
+        if let CallError::Unsendable(_) = error {
+            return Self::internal(error);
+        }
+        Self::Unavailable {
+            retry_after: error.retry_after().unwrap_or(RETRY_SOON),
+            source: Some(error.into()),
         }
     }
 }

@@ -135,25 +135,34 @@ async fn clusters_that_cannot_work_together_are_named_with_what_is_allowed_and_w
 }
 
 #[tokio::test]
-async fn a_recommender_may_not_take_longer_than_the_request_that_can_do_without_it() {
-    let slow = ("HOLDFAST__RECOMMENDATIONS__UPSTREAM__TOTAL_TIMEOUT", "3s");
-    let url = (
-        "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL",
-        "http://recommender",
-    );
+async fn a_call_to_another_service_may_not_take_longer_than_the_request_around_it() {
+    for (service, section, deadline) in [
+        (
+            "HOLDFAST__RECOMMENDATIONS__UPSTREAM",
+            "recommendations.upstream",
+            r#"http.read_deadline = "2s""#,
+        ),
+        (
+            "HOLDFAST__ORDERS__PAYMENTS",
+            "orders.payments",
+            r#"http.write_deadline = "5s""#,
+        ),
+    ] {
+        let slow = (&*format!("{service}__TOTAL_TIMEOUT"), "5s");
+        let url = (&*format!("{service}__URL"), "http://upstream");
 
-    let (off, on) = (check(&[slow]).await, check(&[slow, url]).await);
+        let (off, on) = (check(&[slow]).await, check(&[slow, url]).await);
 
-    assert_eq!(off.status.code(), Some(0), "{}", text(&off));
-    let text = text(&on);
-    assert_eq!(on.status.code(), MISCONFIGURED, "{text}");
-    let conflict = text
-        .lines()
-        .find(|line| line.contains(r#"recommendations.upstream.total_timeout = "3s""#));
-    assert!(
-        conflict.is_some_and(|line| line.contains(r#"http.read_deadline = "2s""#)),
-        "{text}"
-    );
+        assert_eq!(off.status.code(), Some(0), "{}", text(&off));
+        let text = text(&on);
+        assert_eq!(on.status.code(), MISCONFIGURED, "{text}");
+        let total = format!(r#"{section}.total_timeout = "5s""#);
+        let conflict = text.lines().find(|line| line.contains(&total));
+        assert!(
+            conflict.is_some_and(|line| line.contains(deadline)),
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test]

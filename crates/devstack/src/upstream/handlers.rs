@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Behaviour, Counters, Upstream, UpstreamService,
-    payments::{NewPayment, Outcome},
+    payments::{NewPayment, Outcome, Payment, PaymentStatus},
 };
 
 type Shared = State<Arc<Upstream>>;
 
 pub(super) fn router(upstream: Arc<Upstream>) -> Router {
     Router::new()
-        .route("/payments", post(create_payment))
+        .route("/payments", post(create_payment).get(list_payments))
         .route("/recommendations", get(list_recommendations))
         .route("/behaviour", get(list_behaviour))
         .route("/behaviour/{service}", put(set_behaviour))
@@ -29,7 +29,7 @@ pub(super) fn router(upstream: Arc<Upstream>) -> Router {
         .with_state(upstream)
 }
 
-/// 201 for a new payment, 200 for one that the same `Idempotency-Key` made before.
+/// 201 for a new payment, 200 for one that the same `Idempotency-Key`, quoted or bare, made before, 402 for one that was declined.
 async fn create_payment(
     State(upstream): Shared,
     headers: HeaderMap,
@@ -40,22 +40,40 @@ async fn create_payment(
     }
     let key = headers
         .get("idempotency-key")
-        .and_then(|value| value.to_str().ok());
-    let outcome = upstream.made.authorise(key, request);
-    if matches!(outcome, Outcome::Made(_)) {
-        upstream.payments.count_effect();
+        .and_then(|value| value.to_str().ok())
+        .map(|key| key.trim_matches('"'));
+    let status = upstream.payments.judge();
+    let outcome = upstream.made.make(key, request, status);
+    if let Outcome::Made(payment) = &outcome {
+        upstream.payments.count_payment(payment.status);
     }
     upstream.payments.linger().await;
-    match outcome {
-        Outcome::Made(payment) => (StatusCode::CREATED, Json(payment)).into_response(),
-        Outcome::Repeated(payment) => Json(payment).into_response(),
-        Outcome::KeyReused => (
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "the key paid for something else\n",
-        )
-            .into_response(),
-        Outcome::Full => StatusCode::INSUFFICIENT_STORAGE.into_response(),
-    }
+    let (fine, payment) = match outcome {
+        Outcome::Made(payment) => (StatusCode::CREATED, payment),
+        Outcome::Repeated(payment) => (StatusCode::OK, payment),
+        Outcome::KeyReused => {
+            let problem = "the key paid for something else\n";
+            return (StatusCode::UNPROCESSABLE_ENTITY, problem).into_response();
+        }
+        Outcome::Full => return StatusCode::INSUFFICIENT_STORAGE.into_response(),
+    };
+    let status = match payment.status {
+        PaymentStatus::Authorised => fine,
+        PaymentStatus::Declined => StatusCode::PAYMENT_REQUIRED,
+    };
+    (status, Json(payment)).into_response()
+}
+
+#[derive(Deserialize)]
+struct PaymentFilter {
+    reference: String,
+}
+
+async fn list_payments(
+    State(upstream): Shared,
+    Query(filter): Query<PaymentFilter>,
+) -> Json<Vec<Payment>> {
+    Json(upstream.payments(&filter.reference))
 }
 
 #[derive(Deserialize)]

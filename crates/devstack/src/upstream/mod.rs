@@ -1,6 +1,6 @@
 //! The upstream sandbox: one small HTTP server that plays the payment provider and the recommender, and behaves as
 //! badly as it is told. `POST /payments`, `GET /recommendations?product_id=`; for the person at the desk
-//! `GET /behaviour`, `PUT /behaviour/{service}` and `GET /counters`.
+//! `GET /behaviour`, `PUT /behaviour/{service}`, `GET /counters` and `GET /payments?reference=`.
 
 mod handlers;
 mod payments;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 
 use payments::Payments;
+pub use payments::{NewPayment, Payment, PaymentStatus};
 use recommendations::Asked;
 
 /// The two services the sandbox plays.
@@ -33,6 +34,8 @@ pub struct Behaviour {
     pub latency: Duration,
     /// The share of requests, from 0 to 1, that are refused with 503 before they have an effect.
     pub error_rate: f64,
+    /// The share of payments, from 0 to 1, that are declined with 402. One asked for again is what it was.
+    pub decline_rate: f64,
     /// No answer at all, until this is false again.
     pub hang: bool,
 }
@@ -44,6 +47,8 @@ pub struct Counters {
     pub requests: u64,
     /// Requests refused by the error rate.
     pub refused: u64,
+    /// Payments declined; one asked for again counts once.
+    pub declined: u64,
     /// Payments made, or recommendations given; a payment asked for again counts once.
     pub effects: u64,
 }
@@ -79,8 +84,13 @@ impl Upstream {
         *self.service(service).counters.borrow()
     }
 
-    /// Serves until the runtime ends.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
+    /// The payments with this reference that were made or declined, the oldest first.
+    pub fn payments(&self, reference: &str) -> Vec<Payment> {
+        self.made.of(reference)
+    }
+
+    /// Serves until the runtime ends. A stack does so by itself; this is for a test that needs nothing else of one.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
         axum::serve(listener, handlers::router(self)).await
     }
 
@@ -112,6 +122,22 @@ impl Service {
 
     fn count_effect(&self) {
         self.counters.send_modify(|counters| counters.effects += 1);
+    }
+
+    /// What becomes of a payment that was not asked for before.
+    fn judge(&self) -> PaymentStatus {
+        if fastrand::f64() < self.behaviour.borrow().decline_rate {
+            PaymentStatus::Declined
+        } else {
+            PaymentStatus::Authorised
+        }
+    }
+
+    fn count_payment(&self, status: PaymentStatus) {
+        match status {
+            PaymentStatus::Authorised => self.count_effect(),
+            PaymentStatus::Declined => self.counters.send_modify(|counters| counters.declined += 1),
+        }
     }
 
     /// Waits as long as the behaviour wants an answer to take.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use devstack::{Behaviour, Fault, Stack, Target, UpstreamService};
+use devstack::{Behaviour, Fault, PaymentStatus, Stack, Target, UpstreamService};
 use tokio::time::{Instant, timeout};
 
 use crate::{DEADLINE, http::exchange};
@@ -18,6 +18,7 @@ async fn the_network_and_the_upstream_misbehave_as_told() {
 
     a_payment_with_the_same_key_is_made_once(&stack).await;
     a_key_used_for_another_payment_is_refused(&stack).await;
+    a_payment_that_was_declined_stays_so(&stack).await;
     a_service_is_late_and_fails_as_told(&stack).await;
     a_hanging_service_answers_when_it_is_told_to(&stack).await;
     a_fault_is_set_listed_and_cleared_over_http(&stack).await;
@@ -44,6 +45,31 @@ async fn a_key_used_for_another_payment_is_refused(stack: &Stack) {
     let (status, _) = exchange(&stack.upstream_url(), PAY, &other).await.unwrap();
 
     assert_eq!(status, 422);
+}
+
+async fn a_payment_that_was_declined_stays_so(stack: &Stack) {
+    let (url, upstream) = (stack.upstream_url(), stack.upstream());
+    let pay = PAY.replace("k1", "\"k2\"");
+    let payment = PAYMENT.replace("order 1", "order 2");
+    upstream.set(
+        UpstreamService::Payments,
+        Behaviour {
+            decline_rate: 1.0,
+            ..Behaviour::default()
+        },
+    );
+
+    let (declined, _) = exchange(&url, &pay, &payment).await.unwrap();
+    upstream.set(UpstreamService::Payments, Behaviour::default());
+    let bare = pay.replace('"', "");
+    let (again, _) = exchange(&url, &bare, &payment).await.unwrap();
+
+    assert_eq!((declined, again), (402, 402));
+    let statuses = upstream.payments("order 2").into_iter();
+    let statuses: Vec<_> = statuses.map(|payment| payment.status).collect();
+    assert_eq!(statuses, [PaymentStatus::Declined]);
+    let counters = upstream.counters(UpstreamService::Payments);
+    assert_eq!((counters.declined, counters.effects), (1, 1));
 }
 
 async fn a_service_is_late_and_fails_as_told(stack: &Stack) {

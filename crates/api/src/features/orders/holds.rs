@@ -4,42 +4,15 @@
 use std::time::Duration;
 
 use data::postgres::Clusters;
-use garde::Validate;
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::store::{self, Hold};
-use crate::{features::products, ranges::between};
-
-/// When held stock is looked at. Of importance only with `shards.clusters`.
-#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// How long stock is held for an order before anybody looks what became of it: longer than the request that holds it may
-    /// take, and the server any transaction it has left open.
-    #[serde(with = "humantime_serde")]
-    #[garde(skip)]
-    pub hold_age: Duration,
-    /// How often held stock is looked for.
-    #[serde(with = "humantime_serde")]
-    #[garde(custom(between(Duration::from_millis(100), Duration::from_secs(3600))))]
-    pub sweep_interval: Duration,
-    /// How many holds are resolved each time at most.
-    #[garde(range(min = 1, max = 10_000))]
-    pub sweep_max: u32,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            hold_age: Duration::from_secs(30),
-            sweep_interval: Duration::from_secs(5),
-            sweep_max: 100,
-        }
-    }
-}
+use super::{
+    config::Config,
+    store::{self, Hold},
+};
+use crate::features::products;
 
 /// How long resolving one hold may take, and of that asking the other cluster, while the hold is locked.
 const PATIENCE: Duration = Duration::from_secs(5);

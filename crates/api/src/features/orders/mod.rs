@@ -1,8 +1,10 @@
 //! Orders: placing one takes its stock, and only its customer ever sees it. They are where their customer's rows are, which
 //! may be another cluster than the stock's.
 
+mod config;
 mod holds;
 mod model;
+mod payments;
 mod placing;
 mod store;
 
@@ -32,7 +34,9 @@ use crate::{
     state::AppState,
 };
 
-pub use holds::{Config, sweep};
+pub use config::Config;
+pub use holds::sweep;
+pub use payments::{Payment, PaymentError, Payments};
 
 /// The tables that are spread over the clusters by customer, what is referred to first.
 pub const SHARDED: [Table; 2] = [

@@ -5,9 +5,10 @@ use std::time::Duration;
 use garde::Validate;
 use http::{Uri, uri::Scheme};
 use resilience::{breaker, bulkhead, retry};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::http::config::between_1ms_and_1h;
+use crate::http::config::{between_1ms_and_1h, is_caller_key, masked};
 
 /// One other service, and how much it may cost us.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -16,6 +17,11 @@ pub struct Config {
     /// Where it is, such as `https://recommender.internal/v2`; paths are added to it. Not set: it is never called.
     #[garde(inner(custom(base_url)))]
     pub url: Option<String>,
+    /// Our key there, a secret, if it is a service like this one (one of its `http.caller_keys`): with it, it believes how much
+    /// a call matters, and for whom it is.
+    #[serde(serialize_with = "masked")]
+    #[garde(inner(custom(is_caller_key)))]
+    pub caller_key: Option<SecretString>,
     /// How long opening a connection may take, with TLS.
     #[serde(with = "humantime_serde")]
     #[garde(custom(between_1ms_and_1h))]
@@ -35,7 +41,7 @@ pub struct Config {
     /// Idle connections that are kept.
     #[garde(range(min = 0, max = 10_000))]
     pub idle_max: usize,
-    /// Bytes of an answer's body.
+    /// Bytes of a body, of ours as of an answer's.
     #[garde(range(min = 64, max = 104_857_600))]
     pub body_bytes_max: usize,
     /// When it is not asked any more.
@@ -53,6 +59,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             url: None,
+            caller_key: None,
             connect_timeout: Duration::from_millis(500),
             attempt_timeout: Duration::from_secs(2),
             total_timeout: Duration::from_secs(5),

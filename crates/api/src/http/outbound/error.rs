@@ -27,12 +27,18 @@ pub enum CallError {
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
+    /// It understood and will not (4xx other than 429): the same call would be refused again.
+    #[error("it refused with {0}")]
+    Refused(StatusCode),
     /// Its answer is larger than any that was expected.
     #[error("its answer has more than {0} bytes")]
     TooLarge(usize),
     /// Its answer is not what was agreed on.
     #[error("its answer cannot be understood")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It was not asked: what was to be sent is none that can be.
+    #[error("the request cannot be sent")]
+    Unsendable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl CallError {
@@ -44,8 +50,10 @@ impl CallError {
             Self::Timeout(_) => "timeout",
             Self::Connection(_) => "connection",
             Self::Failed { .. } => "failed",
+            Self::Refused(_) => "refused",
             Self::TooLarge(_) => "too_large",
             Self::Unreadable(_) => "unreadable",
+            Self::Unsendable(_) => "unsendable",
         }
     }
 
@@ -54,19 +62,27 @@ impl CallError {
         match self {
             Self::Timeout(_) | Self::Connection(_) => true,
             Self::Failed { status, .. } => *status != StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Open(_) | Self::Full(_) | Self::TooLarge(_) | Self::Unreadable(_) => false,
+            Self::Open(_)
+            | Self::Full(_)
+            | Self::Refused(_)
+            | Self::TooLarge(_)
+            | Self::Unreadable(_)
+            | Self::Unsendable(_) => false,
         }
     }
 
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    /// When another call may go better, as far as that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Open(open) => Some(open.retry_after),
             Self::Failed { retry_after, .. } => *retry_after,
-            Self::Open(_)
-            | Self::Full(_)
+            Self::Full(_)
             | Self::Timeout(_)
             | Self::Connection(_)
+            | Self::Refused(_)
             | Self::TooLarge(_)
-            | Self::Unreadable(_) => None,
+            | Self::Unreadable(_)
+            | Self::Unsendable(_) => None,
         }
     }
 }

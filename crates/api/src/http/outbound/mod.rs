@@ -3,38 +3,38 @@
 //! breaker → bulkhead → attempt (under its own timeout, the call's, and the request's deadline) → retry, where it is
 //! safe, within the budget.
 //!
-//! A call takes along the request's id (`X-Request-Id`), its trace (`traceparent`, `tracestate`) and how long the answer
-//! is still of use (`Request-Timeout`, such as `250ms`), and nothing else of the request.
+//! A call takes along the request's id (`X-Request-Id`), its trace (`traceparent`, `tracestate`), how long the answer is still
+//! of use (`Request-Timeout`, such as `250ms`) and how much it matters (`Request-Criticality`); to a service that has given us a
+//! key (`Caller-Key`), also for whom it is (`Request-Tenant`). Nothing else of the request.
 
 mod config;
 mod error;
 mod metrics;
+mod question;
 #[cfg(test)]
 mod tests;
 mod transport;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::Empty;
+use http::StatusCode;
 use resilience::{
     Breaker, Bulkhead, Retries,
     breaker::{Permit, State},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
+use uuid::Uuid;
 
 pub use config::Config;
 pub use error::CallError;
 pub use metrics::Metrics;
 
-use super::{Caller, context::REQUEST_ID, envelope::REQUEST_TIMEOUT};
+use super::Caller;
 use metrics::Instruments;
+use question::Question;
 use transport::{Answer, Transport};
-
-const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
 
 /// One other service. A clone is the same connections, breaker and budget.
 #[derive(Clone)]
@@ -94,31 +94,66 @@ impl Service {
     /// may help.
     ///
     /// # Errors
-    /// When there is no answer, or any other than a 200 that holds such a value.
+    /// When there is no answer, or any other than a 200 or 201 that holds such a value.
     pub async fn get<T: DeserializeOwned>(
         &self,
         target: &str,
         caller: &Caller,
     ) -> Result<T, CallError> {
-        let answer = self.0.call(target, caller).await;
-        let result = answer.and_then(|answer| answer.json());
-        let outcome = result
-            .as_ref()
-            .map_or_else(CallError::outcome, |_| "answered");
-        self.0.instruments.ended(outcome);
-        result
+        let question = Question::get(&self.0.base, target);
+        self.0.ask(question, caller).await
+    }
+
+    /// POSTs `body` as JSON to `target` and reads the JSON of the answer. There is no way to do so without an idempotency `key`,
+    /// by which the other side knows what it has done already: so this is safe to repeat, too, and is repeated when that may
+    /// help. Also by a later call with the same key and body.
+    ///
+    /// # Errors
+    /// When there is no answer, or any other than a 200 or 201 that holds such a value. [`CallError::Refused`] is the
+    /// other side's last word; after most others nobody knows whether it has done what was asked.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        key: Uuid,
+        body: &impl Serialize,
+        caller: &Caller,
+    ) -> Result<T, CallError> {
+        let body = question::json(body, self.0.config.body_bytes_max);
+        let question = body.and_then(|body| Question::post(&self.0.base, target, key, body));
+        self.0.ask(question, caller).await
     }
 }
 
 impl Inner {
-    async fn call(&self, target: &str, caller: &Caller) -> Result<Answer, CallError> {
+    /// One call, counted.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        question: Result<Question, CallError>,
+        caller: &Caller,
+    ) -> Result<T, CallError> {
+        let answer = match question {
+            Ok(question) => {
+                let question = question.on_behalf_of(caller, self.config.caller_key.as_ref());
+                self.call(&question, caller).await
+            }
+            Err(error) => Err(error),
+        };
+        let result = answer.and_then(|answer| answer.json());
+        let outcome = result
+            .as_ref()
+            .map_or_else(CallError::outcome, |_| "answered");
+        self.instruments.ended(outcome);
+        result
+    }
+
+    async fn call(&self, question: &Question, caller: &Caller) -> Result<Answer, CallError> {
         let deadline = caller
             .deadline
             .min(Instant::now() + self.config.total_timeout);
         self.retries.begin();
         let mut made = 0;
         loop {
-            let error = match self.attempt(target, caller, deadline).await {
+            let error = match self.attempt(question, caller, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -138,7 +173,7 @@ impl Inner {
 
     async fn attempt(
         &self,
-        target: &str,
+        question: &Question,
         caller: &Caller,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
@@ -148,7 +183,7 @@ impl Inner {
         let begun = Instant::now();
         let until = deadline.min(begun + self.config.attempt_timeout);
         let span = tracing::info_span!("call", service = self.name, otel.kind = "client");
-        let request = span.in_scope(|| self.request(target, caller, until))?;
+        let request = span.in_scope(|| question.attempt(caller, until));
         let exchange = self.transport.exchange(request).instrument(span);
         let result = timeout_at(until, exchange)
             .await
@@ -172,44 +207,15 @@ impl Inner {
         };
         permit.record(is_success, took);
     }
-
-    fn request(
-        &self,
-        target: &str,
-        caller: &Caller,
-        until: Instant,
-    ) -> Result<Request<Empty<Bytes>>, CallError> {
-        let unreadable = |error: http::uri::InvalidUri| CallError::Unreadable(error.into());
-        let uri: Uri = format!("{}{target}", self.base)
-            .parse()
-            .map_err(unreadable)?;
-        let mut request = Request::new(Empty::new());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        propagate(headers, caller, until);
-        Ok(request)
-    }
-}
-
-fn propagate(headers: &mut HeaderMap, caller: &Caller, until: Instant) {
-    if let Ok(id) = HeaderValue::from_str(caller.id.as_str()) {
-        headers.insert(REQUEST_ID, id);
-    }
-    let left_ms = until.saturating_duration_since(Instant::now()).as_millis();
-    if let Ok(left) = HeaderValue::try_from(format!("{left_ms}ms")) {
-        headers.insert(HeaderName::from_static(REQUEST_TIMEOUT), left);
-    }
-    if let Some(trace) = &caller.trace {
-        trace.inject(headers);
-    }
 }
 
 impl Answer {
-    /// The body of a 200 as JSON.
+    /// The body of a success as JSON.
     fn json<T: DeserializeOwned>(&self) -> Result<T, CallError> {
-        if self.status != StatusCode::OK {
+        if self.status.is_client_error() {
+            return Err(CallError::Refused(self.status));
+        }
+        if ![StatusCode::OK, StatusCode::CREATED].contains(&self.status) {
             return Err(CallError::Unreadable(
                 format!("it answered {}", self.status).into(),
             ));

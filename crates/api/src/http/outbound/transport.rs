@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -25,7 +25,7 @@ pub(super) struct Answer {
 }
 
 pub(super) struct Transport {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     body_bytes_max: usize,
 }
 
@@ -65,7 +65,7 @@ impl Transport {
     /// One exchange. Redirects are answers like others: to follow one would be to call whoever it names.
     pub(super) async fn exchange(
         &self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<Answer, CallError> {
         let response = self.client.request(request).await;
         let response = response.map_err(|error| CallError::Connection(error.into()))?;

@@ -1,3 +1,7 @@
+//! What every call is held to; `post.rs` holds what is so of a POST alone.
+
+mod post;
+
 use std::{
     collections::HashSet,
     net::SocketAddr,
@@ -15,14 +19,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::future::join_all;
+use http::{HeaderMap, HeaderValue, header};
 use prometheus_client::registry::Registry;
-use resilience::{breaker, bulkhead};
+use resilience::{Criticality, breaker, bulkhead};
 use serde_json::{Value, json};
 use telemetry::trace::{Incoming, Sampling};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 
 use super::*;
-use crate::http::RequestId;
+use crate::http::{RequestId, context::REQUEST_ID};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,6 +89,8 @@ fn caller(budget: Duration) -> Caller {
     let sampling = Sampling::new(&telemetry::Config::default());
     Caller {
         deadline: Instant::now() + budget,
+        criticality: Criticality::SheddablePlus,
+        tenant: Some("shop-7".into()),
         id: RequestId::from_headers(&headers),
         trace: Some(Incoming::root(sampling)),
     }
@@ -105,15 +112,22 @@ async fn silent(_: usize, _: Request) -> Response {
     std::future::pending().await
 }
 
+/// Says what it was asked.
+async fn echo(_: usize, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let headers = head.headers.iter();
+    let headers: serde_json::Map<_, _> = headers
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()))
+        .collect();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let body = String::from_utf8(body.into()).unwrap();
+    let (method, target) = (head.method.as_str(), head.uri.to_string());
+    Json(json!({ "method": method, "target": target, "headers": headers, "body": body }))
+        .into_response()
+}
+
 #[tokio::test]
-async fn a_call_takes_along_the_id_the_trace_and_the_time_left_and_nothing_else() {
-    let echo = async |_, request: Request| {
-        let headers = request.headers().iter();
-        let headers: serde_json::Map<_, _> = headers
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()))
-            .collect();
-        Json(json!({ "target": request.uri().to_string(), "headers": headers })).into_response()
-    };
+async fn a_call_takes_along_the_id_the_trace_what_it_matters_and_the_time_left_and_nothing_else() {
     let stub = Stub::start(echo).await;
     let caller = caller(Duration::from_secs(10));
     let trace_id = caller.trace.as_ref().unwrap().trace_id().to_string();
@@ -129,6 +143,7 @@ async fn a_call_takes_along_the_id_the_trace_and_the_time_left_and_nothing_else(
     assert_eq!(headers["x-request-id"], "the-request");
     let trace = headers["traceparent"].as_str().unwrap();
     assert!(trace.starts_with(&format!("00-{trace_id}-")), "{trace}");
+    assert_eq!(headers["request-criticality"], "sheddable_plus");
     let left = headers["request-timeout"].as_str().unwrap();
     let left_ms: u64 = left.strip_suffix("ms").unwrap().parse().unwrap();
     assert!((1..=10_000).contains(&left_ms), "{left}");
@@ -138,9 +153,22 @@ async fn a_call_takes_along_the_id_the_trace_and_the_time_left_and_nothing_else(
         "user-agent",
         "x-request-id",
         "traceparent",
+        "request-criticality",
         "request-timeout",
     ];
     assert_eq!(names, HashSet::from(expected));
+}
+
+#[tokio::test]
+async fn a_service_that_gave_us_a_key_is_told_for_whom_it_is() {
+    let stub = Stub::start(echo).await;
+    let key = "a key of thirty-two characters, or more";
+    let service = stub.service(|config| config.caller_key = Some(key.into()));
+
+    let echoed = ask(&service).await.unwrap();
+
+    assert_eq!(echoed["headers"]["caller-key"], key);
+    assert_eq!(echoed["headers"]["request-tenant"], "shop-7");
 }
 
 #[tokio::test]
@@ -161,7 +189,7 @@ async fn what_is_not_a_200_of_the_agreed_shape_and_size_is_no_answer() {
     let stub = Stub::start(odd).await;
     let service = stub.service(|config| config.body_bytes_max = 1024);
 
-    for expected in ["unreadable", "unreadable", "unreadable", "too_large"] {
+    for expected in ["unreadable", "unreadable", "refused", "too_large"] {
         assert_eq!(ask(&service).await.unwrap_err().outcome(), expected);
     }
 
