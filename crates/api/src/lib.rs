@@ -14,18 +14,18 @@ mod ranges;
 #[cfg(test)]
 mod testing;
 
-use axum::Router;
+use tower::Layer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use http::{
-    admission::AdmitLayer, docs, envelope::Routes, error::ApiError, guard::GuardLayer, health,
+    App, admission::AdmitLayer, docs, envelope::Routes, error::ApiError, guard::GuardLayer, health,
     layers, limits::LimitLayer, observe::ObserveLayer,
 };
 use state::AppState;
 
-/// Everything the public listener answers, inside the whole stack of layers.
-pub fn router(state: AppState, observe: ObserveLayer) -> Router {
+/// Everything the public listener answers, inside the whole stack of layers, and admission before it.
+pub fn app(state: AppState, observe: ObserveLayer) -> App {
     let limited = LimitLayer {
         limits: state.limits.clone(),
         cookie: state.session_cookie,
@@ -38,6 +38,7 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
         state.http.clone(),
         Routes::of(&document),
         state.admission.clone(),
+        observe.metrics().clone(),
     );
     let guard = GuardLayer {
         config: state.http.clone(),
@@ -49,5 +50,5 @@ pub fn router(state: AppState, observe: ObserveLayer) -> Router {
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state);
-    layers::around(router, observe, admit, guard)
+    admit.layer(layers::around(router, observe, guard))
 }

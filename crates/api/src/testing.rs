@@ -3,7 +3,7 @@
 
 use std::{env, fs};
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use devstack::{Database, Meter, Services, Traffic};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -18,14 +18,18 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{http::observe::ObserveLayer, settings::Settings, state::AppState};
+use crate::{
+    http::{App, observe::ObserveLayer},
+    settings::Settings,
+    state::AppState,
+};
 
 /// How long anything may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module. The background checks end with the test's runtime.
 pub struct TestApp {
-    router: Router,
+    app: App,
     database: Database,
     meters: Option<Meters>,
 }
@@ -119,9 +123,9 @@ impl TestApp {
         tokio::spawn(async move { clusters.watch(CancellationToken::new()).await });
         tokio::spawn(redis.watch(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
-        let router = crate::router(state, observe);
+        let app = crate::app(state, observe);
         Self {
-            router,
+            app,
             database,
             meters,
         }
@@ -130,7 +134,7 @@ impl TestApp {
     /// A client without a session.
     pub fn anonymous(&self) -> Client {
         Client {
-            router: self.router.clone(),
+            app: self.app.clone(),
             cookie: None,
         }
     }
@@ -255,7 +259,7 @@ pub const PASSWORD: &str = "correct horse battery staple";
 /// One client; it keeps a session's cookie and sends it as a browser on our own page would.
 #[derive(Clone)]
 pub struct Client {
-    router: Router,
+    app: App,
     pub cookie: Option<String>,
 }
 
@@ -307,7 +311,7 @@ impl Client {
         for (name, value) in headers {
             own.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
+        Answer::read(self.app.clone().oneshot(request).await.unwrap()).await
     }
 }
 

@@ -5,10 +5,11 @@
 //! (`Caller-Key`, the setting `http.caller_keys`) may ask for a higher one, and say by `Request-Tenant` for whom it asks. A key and no
 //! network, because a balancer forwards strangers from within ours. A value that cannot be read counts for nothing.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use http::{HeaderMap, Method};
+use matchit::Router;
 use resilience::Criticality;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -33,6 +34,7 @@ const X_CRITICALITY: &str = "x-criticality";
 /// See the module. In the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Envelope {
+    pub arrived: Instant,
     pub criticality: Criticality,
     pub deadline: Instant,
     pub tenant: Tenant,
@@ -49,23 +51,26 @@ pub enum Tenant {
 }
 
 /// What is known of a route before any request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Route {
+    pub template: Arc<str>,
     pub criticality: Criticality,
     /// Its number among all routes.
     pub kind: usize,
 }
 
-/// Every documented route. Probes and the document itself are none of them.
-#[derive(Clone, Debug)]
-pub struct Routes(HashMap<String, Vec<(Method, Route)>>);
+/// Every documented route. Probes and the document itself are none of them. Looked up by a router of its own, the same that axum
+/// uses: what is refused need not pass axum's, which costs more than all the rest of a refusal.
+#[derive(Clone, Default)]
+pub struct Routes(Router<Vec<(Method, Route)>>);
 
 impl Routes {
     /// Reads the routes and their criticality from the document. One that does not say is critical, like most work.
     pub fn of(document: &OpenApi) -> Self {
         let mut kinds = 0..;
-        let mut routes = HashMap::new();
+        let mut routes = Self::default();
         for (path, item) in &document.paths.paths {
+            let template: Arc<str> = path.as_str().into();
             let operations = [
                 (Method::GET, &item.get),
                 (Method::HEAD, &item.get),
@@ -75,22 +80,23 @@ impl Routes {
                 (Method::DELETE, &item.delete),
             ];
             let known = operations.into_iter().filter_map(|(method, operation)| {
-                let criticality = criticality_of(operation.as_ref()?);
-                let kind = kinds.next()?;
-                Some((method, Route { criticality, kind }))
+                let route = Route {
+                    template: Arc::clone(&template),
+                    criticality: criticality_of(operation.as_ref()?),
+                    kind: kinds.next()?,
+                };
+                Some((method, route))
             });
-            routes.insert(path.clone(), known.collect());
+            let inserted = routes.0.insert(path, known.collect());
+            inserted.expect("axum has taken the same paths");
         }
-        Self(routes)
+        routes
     }
 
-    pub fn find(&self, request: &Request) -> Option<Route> {
-        let path = request.extensions().get::<MatchedPath>()?;
-        let methods = self.0.get(path.as_str())?;
-        let found = methods
-            .iter()
-            .find(|(method, _)| method == request.method());
-        found.map(|(_, route)| *route)
+    pub fn find(&self, method: &Method, path: &str) -> Option<&Route> {
+        let methods = self.0.at(path).ok()?.value;
+        let found = methods.iter().find(|(known, _)| known == method);
+        found.map(|(_, route)| route)
     }
 }
 
@@ -124,6 +130,7 @@ impl Envelope {
             _ => default,
         };
         Self {
+            arrived: now,
             criticality,
             deadline: now + budget,
             tenant: tenant(request, client, is_trusted),

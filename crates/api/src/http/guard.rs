@@ -1,5 +1,5 @@
-//! Bounds one request: a head of a sane size, the deadline of its envelope, and a panic that stays its own. It also gives the
-//! request what its client has seen.
+//! Bounds one request: a head of a sane size, the deadline of its envelope, of which none is worked on when it has passed, and
+//! a panic that stays its own. It also gives the request what its client has seen.
 //!
 //! Everything refused or cut here becomes an [`ApiError`] like any other.
 
@@ -64,6 +64,10 @@ where
             .extensions()
             .get::<Envelope>()
             .map_or_else(Instant::now, |envelope| envelope.deadline);
+        if deadline <= Instant::now() {
+            let late = ApiError::Timeout { source: None }.into_response();
+            return std::future::ready(Ok(late)).boxed();
+        }
         let seen = self.tokenizer.read(request.headers());
         request.extensions_mut().insert(seen.clone());
         let tokenizer = self.tokenizer.clone();

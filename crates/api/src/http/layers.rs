@@ -1,4 +1,5 @@
-//! The whole stack every request passes, outermost first, each line with its reason.
+//! The whole stack every admitted request passes, outermost first, each line with its reason. Before it, and before the router,
+//! stands only [`super::admission`].
 //!
 //! One `ServiceBuilder`, applied by one `Router::layer` call: every further call would box the service once more.
 
@@ -12,15 +13,10 @@ use tower_http::{
     },
 };
 
-use super::{admission::AdmitLayer, guard::GuardLayer, observe::ObserveLayer};
+use super::{guard::GuardLayer, observe::ObserveLayer};
 
 /// Puts the stack around `router`.
-pub fn around(
-    router: Router,
-    observe: ObserveLayer,
-    admit: AdmitLayer,
-    guard: GuardLayer,
-) -> Router {
+pub fn around(router: Router, observe: ObserveLayer, guard: GuardLayer) -> Router {
     // A stream is sent as it comes; compressed it would be held back.
     let worth_it = SizeAbove::new(guard.config.compress_bytes_min)
         .and(NotForContentType::GRPC)
@@ -36,8 +32,6 @@ pub fn around(
         )
         // Sees every answer, also those of the layers below: one span, one log line, one sample per request.
         .layer(observe)
-        // Before all that costs anything: a refusal is to be next to free. Observed, so that it is counted.
-        .layer(admit)
         // Innermost, so that a deadline or a panic is an answer like any other when it is observed.
         .layer(guard);
     router.layer(stack)

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{Hash, Hasher},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,17 +34,28 @@ struct Labels {
     http_response_status_code: u16,
 }
 
-/// The route's template, never the path. Sharing axum's own saves an allocation per request.
+/// The route's template, never the path. Shared with whoever found it, which saves an allocation per request.
 #[derive(Clone, Debug)]
-pub struct Route(Option<MatchedPath>);
+pub enum Route {
+    /// By the router.
+    Matched(MatchedPath),
+    /// Before it.
+    Known(Arc<str>),
+    Unknown,
+}
 
 impl Route {
     pub fn of(request: &axum::extract::Request) -> Self {
-        Self(request.extensions().get::<MatchedPath>().cloned())
+        let matched = request.extensions().get::<MatchedPath>();
+        matched.map_or(Self::Unknown, |path| Self::Matched(path.clone()))
     }
 
     pub fn as_str(&self) -> &str {
-        self.0.as_ref().map_or("none", MatchedPath::as_str)
+        match self {
+            Self::Matched(path) => path.as_str(),
+            Self::Known(path) => path,
+            Self::Unknown => "none",
+        }
     }
 }
 
@@ -105,6 +117,22 @@ impl Metrics {
         took: Duration,
     ) {
         self.active.dec();
+        self.observe(method, route, status, took);
+    }
+
+    /// Counts a request that was answered before it began to be observed.
+    pub fn refused(&self, method: &http::Method, route: &Arc<str>, took: Duration) {
+        let status = http::StatusCode::SERVICE_UNAVAILABLE;
+        self.observe(method, &Route::Known(Arc::clone(route)), status, took);
+    }
+
+    fn observe(
+        &self,
+        method: &http::Method,
+        route: &Route,
+        status: http::StatusCode,
+        took: Duration,
+    ) {
         let labels = Labels {
             http_request_method: known(method),
             http_route: route.clone(),

@@ -30,6 +30,7 @@ pub mod session;
 mod stream;
 pub mod text;
 
+pub use admission::App;
 pub use config::{AdminConfig, Config};
 pub use context::{Caller, RequestId};
 pub use envelope::Envelope;

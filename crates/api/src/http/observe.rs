@@ -13,8 +13,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
 use super::{
-    Config, RequestId,
-    admission::Shed,
+    Config, Envelope, RequestId,
     context::REQUEST_ID,
     degraded::{Degradations, Degraded},
     error::{ApiError, problem_body},
@@ -46,6 +45,11 @@ impl ObserveLayer {
             degradations,
             log_success_ratio: config.log_success_ratio,
         }))
+    }
+
+    /// Where requests are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 }
 
@@ -112,9 +116,6 @@ fn finish(response: &mut Response, id: &RequestId) -> Option<Arc<ApiError>> {
     if let Some(error) = &error {
         *response.body_mut() = problem_body(error, id.as_str());
     }
-    if let Some(shed) = response.extensions_mut().remove::<Shed>() {
-        *response.body_mut() = shed.body(id);
-    }
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -150,11 +151,13 @@ struct Observation {
 impl Observation {
     fn begin(shared: &Arc<Shared>, request: &Request) -> Self {
         shared.metrics.begun();
+        // A wait for admission counts: the client waits too.
+        let envelope = request.extensions().get::<Envelope>();
         Self {
             shared: Arc::clone(shared),
             method: request.method().clone(),
             route: Route::of(request),
-            begun: Instant::now(),
+            begun: envelope.map_or_else(Instant::now, |envelope| envelope.arrived),
             ended: false,
         }
     }
@@ -171,20 +174,17 @@ impl Observation {
         metrics.answered(&self.method, &self.route, status, took);
         match error {
             Some(error) => log_error(status, took, degraded, error),
-            None => self.log_answer(status, took, degraded),
+            None => self.log_answer(took, degraded),
         }
     }
 
-    /// A success is logged as often as the settings say, and a request refused for want of capacity not at all, for the log would
-    /// cost more than the refusal. Metrics count them in any case.
-    fn log_answer(&self, status: StatusCode, took: Duration, degraded: Degraded) {
+    /// A success is logged as often as the settings say. Metrics count it in any case.
+    fn log_answer(&self, took: Duration, degraded: Degraded) {
         let took_ms = milliseconds(took);
         let degraded = field(degraded);
         let degraded = degraded.as_deref();
         if matches!(self.route.as_str(), "/health" | "/ready") {
             tracing::debug!(took_ms, degraded, "probe answered");
-        } else if status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::debug!(took_ms, "no capacity for the request");
         } else if fastrand::f64() < self.shared.log_success_ratio {
             tracing::info!(took_ms, degraded, "request answered");
         }

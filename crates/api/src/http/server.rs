@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use http::{HeaderValue, Version, header};
 use http_body::{Frame, SizeHint};
@@ -47,17 +47,36 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 const HTTP2_STREAMS_MAX: u32 = 200;
 
 /// A bound listener with everything a connection needs.
-pub struct Server {
+pub struct Server<A> {
     listener: TcpListener,
-    app: Router,
+    app: A,
     config: Arc<Config>,
     drain: Drain,
     tasks: TaskTracker,
 }
 
-impl Server {
+/// What serves the connections of a [`Server`]; a clone is cheap.
+pub trait Served:
+    Service<Request, Response = Response, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<A> Served for A where
+    A: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+impl<A: Served> Server<A> {
     /// Binds `config.listen`. `app` serves the connections once [`Server::run`] runs.
-    pub fn bind(config: Arc<Config>, app: Router, drain: Drain) -> io::Result<Self> {
+    pub fn bind(config: Arc<Config>, app: A, drain: Drain) -> io::Result<Self> {
         Ok(Self {
             listener: listener::bind(config.listen)?,
             app,
@@ -152,14 +171,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// One accepted connection.
-struct Connection {
+struct Connection<A> {
     peer: Peer,
-    app: Router,
+    app: A,
     drain: Drain,
     activity: Arc<Activity>,
 }
 
-impl Connection {
+impl<A: Served> Connection<A> {
     async fn serve(self, stream: TcpStream, config: &Config) {
         // Without it small responses wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
@@ -192,7 +211,7 @@ impl Connection {
     fn answer(
         &self,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> + use<> {
+    ) -> impl Future<Output = Result<Response<TrackedBody>, Infallible>> + use<A> {
         let version = request.version();
         let counted = self.activity.begin(version);
         let mut request = request.map(Body::new);

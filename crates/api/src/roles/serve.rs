@@ -21,8 +21,8 @@ pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<
     let mut process = Process::start(loaded, signals)?;
     let config = Arc::clone(&process.state.http);
     let drain = Drain::default();
-    let router = crate::router(process.state.clone(), process.observe.clone());
-    let server = Server::bind(Arc::clone(&config), router, drain.clone())
+    let app = crate::app(process.state.clone(), process.observe.clone());
+    let server = Server::bind(Arc::clone(&config), app, drain.clone())
         .with_context(|| format!("cannot listen on http.listen = {}", config.listen))?;
     tracing::info!(address = %server.local_addr()?, profile = loaded.profile, "serving");
     let serving = process.background.spawn(server.run());

@@ -180,7 +180,7 @@ fn routed() -> BTreeSet<String> {
         state.degradations.clone(),
         &mut registry,
     );
-    let shown = format!("{:#?}", api::router(state, observe));
+    let shown = format!("{:#?}", api::app(state, observe));
     let (listed, _) = shown.split_once("fallback_router:").unwrap();
     let paths = listed
         .lines()

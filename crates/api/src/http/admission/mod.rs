@@ -1,5 +1,6 @@
-//! The layer that gives a request its envelope and decides, before any work, whether it is worked on: an expired one never, and
-//! not more at once than is worth it. What is not in the API's document, such as probes, is always answered.
+//! What stands before the router: gives a request its envelope and decides whether it is worked on, for not more are at once than is
+//! worth it. In an overload most requests end here, so that a refusal is to be next to free: no routing, no span, no line in the
+//! log. What is not in the API's document, such as probes, is always answered.
 
 pub mod metrics;
 
@@ -8,22 +9,19 @@ mod http_tests;
 
 use std::{
     convert::Infallible,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use axum::{
-    body::Body,
-    extract::Request,
-    response::{IntoResponse, Response},
-};
+use axum::{Router, body::Body, extract::Request, response::Response};
 use futures::future::BoxFuture;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use pin_project_lite::pin_project;
 use resilience::{
     Criticality,
-    admission::{Admission, Entry, Outcome, Permit, Queued, Refusal},
+    admission::{Admission, Entry, Outcome, Permit, Queued},
 };
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -31,9 +29,13 @@ use tower::{Layer, Service};
 use super::{
     Config, Envelope, RequestId,
     client_address::ClientAddress,
+    context::REQUEST_ID,
     envelope::{Route, Routes, budget},
-    error::ApiError,
+    metrics::Metrics,
 };
+
+/// The whole public side: admission before the router.
+pub type App = Admit<Router>;
 
 /// Makes an [`Admit`] of a service.
 #[derive(Clone)]
@@ -43,14 +45,21 @@ struct Shared {
     config: Arc<Config>,
     routes: Routes,
     admission: Admission,
+    metrics: Metrics,
 }
 
 impl AdmitLayer {
-    pub fn new(config: Arc<Config>, routes: Routes, admission: Admission) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        routes: Routes,
+        admission: Admission,
+        metrics: Metrics,
+    ) -> Self {
         Self(Arc::new(Shared {
             config,
             routes,
             admission,
+            metrics,
         }))
     }
 }
@@ -73,131 +82,168 @@ pub struct Admit<S> {
     shared: Arc<Shared>,
 }
 
-/// What the layers below answer with: boxed, so that this one need not box it again.
-type Answer = BoxFuture<'static, Result<Response, Infallible>>;
+impl<S: fmt::Debug> fmt::Debug for Admit<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
 
 impl<S> Service<Request> for Admit<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible, Future = Answer>,
-    S: Clone + Send + 'static,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Admitting;
+    type Future = Admitting<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request) -> Admitting {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let shared = &*self.shared;
         let now = Instant::now();
-        let route = shared.routes.find(&request);
+        let route = shared.routes.find(request.method(), request.uri().path());
         let default = route.map_or(Criticality::Critical, |route| route.criticality);
         let (hops, by) = (shared.config.trusted_hops, shared.config.forwarded_by);
         let client = ClientAddress::of(&request, hops, by);
-        request.extensions_mut().insert(client);
         let envelope = Envelope::of(&request, client, now, default, &shared.config);
         let deadline = envelope.deadline;
-        if deadline <= now {
-            return Admitting::Refused(Some(expired()));
+        // One that has expired passes without a permit: all that is left to do for it is to say so.
+        let route = route.filter(|_| shared.admission.config().enabled && now < deadline);
+        let entry = route.map(|route| {
+            let Envelope {
+                criticality,
+                tenant,
+                ..
+            } = &envelope;
+            let entry = shared.admission.enter(*criticality, route.kind, tenant);
+            (entry, route)
+        });
+        if let Some((Entry::Refused(_), route)) = entry {
+            let response = shared.refuse(request.method(), request.headers(), route, now);
+            return Admitting::Refused {
+                response: Some(response),
+            };
         }
-        // A caller that asked for less time than it takes has itself to blame, and not our load.
-        let patience = budget(request.method(), &shared.config);
-        let entry =
-            route
-                .filter(|_| shared.admission.config().enabled)
-                .map(|Route { kind, .. }| {
-                    let Envelope {
-                        criticality,
-                        tenant,
-                        ..
-                    } = &envelope;
-                    shared.admission.enter(*criticality, kind, tenant)
-                });
+        request.extensions_mut().insert(client);
         request.extensions_mut().insert(envelope);
+        // A caller that asked for less time than it takes has itself to blame, and not our load.
+        let late = now + budget(request.method(), &shared.config);
         match entry {
-            None => Admitting::Boxed(self.inner.call(request)),
-            Some(Entry::Admitted(permit)) => Admitting::Working(Working {
-                answer: self.inner.call(request),
-                permit: Some(permit),
-                late: now + patience,
-            }),
-            Some(Entry::Queued(queued)) => {
+            Some((Entry::Queued(queued), route)) => {
+                let waiting = Waiting {
+                    request,
+                    queued,
+                    deadline,
+                    late,
+                    route: route.clone(),
+                };
                 // The ready one is used up here, and its clone has to become ready anew.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                let waiting = wait(inner, request, queued, (deadline, now + patience));
                 let shared = Arc::clone(&self.shared);
-                Admitting::Boxed(Box::pin(async move {
-                    Ok(waiting
-                        .await
-                        .unwrap_or_else(|_| refused(shared.admission.config().retry_after_max)))
-                }))
+                Admitting::Queued {
+                    answer: Box::pin(waiting.turn(inner, shared)),
+                }
             }
-            Some(Entry::Refused(_)) => {
-                Admitting::Refused(Some(refused(shared.admission.config().retry_after_max)))
-            }
+            Some((Entry::Admitted(permit), _)) => Admitting::Working {
+                working: Working {
+                    answer: self.inner.call(request),
+                    permit: Some(permit),
+                    late,
+                },
+            },
+            Some((Entry::Refused(_), _)) | None => Admitting::Working {
+                working: Working {
+                    answer: self.inner.call(request),
+                    permit: None,
+                    late,
+                },
+            },
         }
     }
 }
 
-/// The end of the queue: `ends` are the request's deadline, and what it would be by our own settings.
-async fn wait<S>(
-    mut inner: S,
+/// A request in the queue.
+struct Waiting {
     request: Request,
     queued: Queued,
-    ends: (Instant, Instant),
-) -> Result<Response, Refusal>
-where
-    S: Service<Request, Response = Response, Error = Infallible, Future = Answer>,
-{
-    let (deadline, late) = ends;
-    let permit = queued.admitted(deadline).await?;
-    let working = Working {
-        answer: inner.call(request),
-        permit: Some(permit),
-        late,
-    };
-    let Ok(response) = working.await;
-    Ok(response)
+    deadline: Instant,
+    late: Instant,
+    route: Route,
 }
 
-/// A request on its way through [`Admit`].
-pub enum Admitting {
-    Refused(Option<Response>),
-    Boxed(Answer),
-    Working(Working),
-}
-
-impl Future for Admitting {
-    type Output = Result<Response, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Self::Refused(response) => {
-                Poll::Ready(Ok(response.take().expect("polled once when ready")))
+impl Waiting {
+    async fn turn<S>(self, mut inner: S, shared: Arc<Shared>) -> Result<Response, Infallible>
+    where
+        S: Service<Request, Response = Response, Error = Infallible>,
+    {
+        let Self {
+            request,
+            queued,
+            deadline,
+            late,
+            route,
+        } = self;
+        let came = Instant::now();
+        match queued.admitted(deadline).await {
+            Ok(permit) => {
+                let working = Working {
+                    answer: inner.call(request),
+                    permit: Some(permit),
+                    late,
+                };
+                working.await
             }
-            Self::Boxed(answer) => answer.as_mut().poll(cx),
-            Self::Working(working) => Pin::new(working).poll(cx),
+            Err(_) => Ok(shared.refuse(request.method(), request.headers(), &route, came)),
         }
     }
 }
 
-/// An admitted request. Its permit is given back with the answer's head, or when the client goes away.
-pub struct Working {
-    answer: Answer,
-    permit: Option<Permit>,
-    late: Instant,
+pin_project! {
+    /// A request on its way through [`Admit`].
+    #[project = Way]
+    pub enum Admitting<F> {
+        Refused { response: Option<Response> },
+        Queued { answer: BoxFuture<'static, Result<Response, Infallible>> },
+        Working { #[pin] working: Working<F> },
+    }
 }
 
-impl Future for Working {
+impl<F: Future<Output = Result<Response, Infallible>>> Future for Admitting<F> {
     type Output = Result<Response, Infallible>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(response) = ready!(self.answer.as_mut().poll(cx));
-        if let Some(permit) = self.permit.take() {
-            permit.finish(outcome(response.status(), self.late));
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            Way::Refused { response } => {
+                Poll::Ready(Ok(response.take().expect("polled once when ready")))
+            }
+            Way::Queued { answer } => answer.as_mut().poll(cx),
+            Way::Working { working } => working.poll(cx),
+        }
+    }
+}
+
+pin_project! {
+    /// A request that is worked on. Its permit, if it needed one, is given back with the answer's head, or when the client goes away.
+    pub struct Working<F> {
+        #[pin]
+        answer: F,
+        permit: Option<Permit>,
+        late: Instant,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for Working<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let working = self.project();
+        let Ok(response) = ready!(working.answer.poll(cx));
+        if let Some(permit) = working.permit.take() {
+            permit.finish(outcome(response.status(), *working.late));
         }
         Poll::Ready(Ok(response))
     }
@@ -213,37 +259,47 @@ fn outcome(status: StatusCode, late: Instant) -> Outcome {
     }
 }
 
-fn expired() -> Response {
-    ApiError::Timeout { source: None }.into_response()
-}
-
-/// A request refused for want of capacity: in the response's extensions, for [`super::observe`], which writes its body and no
-/// line in the log. The metrics count it.
-#[derive(Clone, Copy)]
-pub struct Shed;
-
-fn refused(retry_after_max: Duration) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let seconds = fastrand::u64(1..=retry_after_max.as_secs().max(1));
-    let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
-    response.extensions_mut().insert(Shed);
-    response
-}
-
-impl Shed {
-    /// The problem, with the only thing in it that differs from one to the next.
-    pub fn body(self, id: &RequestId) -> Body {
-        const BEGINNING: &str = concat!(
-            r#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","#,
-            r#""title":"Service Unavailable","status":503,"code":"overloaded","#,
-            r#""detail":"there is no capacity at the moment: retry after the time Retry-After says","request_id":""#
-        );
-        Body::from([BEGINNING, id.as_str(), r#""}"#].concat())
+impl Shared {
+    /// The whole answer, because no layer adds to it. It is counted like any other and leaves no line in the log, which would cost
+    /// more than the refusal.
+    fn refuse(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        route: &Route,
+        since: Instant,
+    ) -> Response {
+        self.metrics
+            .refused(method, &route.template, since.elapsed());
+        let id = RequestId::from_headers(headers);
+        let mut response = Response::new(problem(&id));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let retry_after_max = self.admission.config().retry_after_max;
+        let seconds = fastrand::u64(1..=retry_after_max.as_secs().max(1));
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        for (name, value) in ALWAYS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+            headers.insert(REQUEST_ID, id);
+        }
+        response
     }
+}
+
+const ALWAYS: [(HeaderName, &str); 3] = [
+    (header::CONTENT_TYPE, "application/problem+json"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+/// The problem, with the only thing in it that differs from one to the next.
+fn problem(id: &RequestId) -> Body {
+    const BEGINNING: &str = concat!(
+        r#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","#,
+        r#""title":"Service Unavailable","status":503,"code":"overloaded","#,
+        r#""detail":"there is no capacity at the moment: retry after the time Retry-After says","request_id":""#
+    );
+    Body::from([BEGINNING, id.as_str(), r#""}"#].concat())
 }

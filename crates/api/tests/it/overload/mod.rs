@@ -64,6 +64,7 @@ async fn critical_requests_are_answered_while_sheddable_ones_are_refused() {
     assert!(refused > good[1], "of sheddable ones");
     assert_eq!(counted(&service, "sheddable").await, refused);
     assert_eq!(counted(&service, "critical").await, 0);
+    assert_eq!(answered(&service, "/v1/products", 503).await, refused);
 }
 
 #[tokio::test]
@@ -146,9 +147,25 @@ fn request(criticality: &str) -> Arc<[Vec<u8>]> {
 
 /// How many requests of a criticality the service says that it refused.
 async fn counted(service: &Service, criticality: &str) -> usize {
-    let metrics = get(service.admin, "/metrics").await.body;
     let prefix = format!("admission_refused_total{{criticality=\"{criticality}\"");
-    let samples = metrics.lines().filter(|line| line.starts_with(&prefix));
+    sum(service, &prefix).await
+}
+
+/// How many requests to a route the service says that it answered with a status, refusals included.
+async fn answered(service: &Service, route: &str, status: u16) -> usize {
+    let labels = format!("http_route=\"{route}\",http_response_status_code=\"{status}\"");
+    let name = "http_server_request_duration_seconds_count";
+    sum(
+        service,
+        &format!("{name}{{http_request_method=\"GET\",{labels}}}"),
+    )
+    .await
+}
+
+/// The sum of the samples that begin so.
+async fn sum(service: &Service, prefix: &str) -> usize {
+    let metrics = get(service.admin, "/metrics").await.body;
+    let samples = metrics.lines().filter(|line| line.starts_with(prefix));
     let counts = samples.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
     counts.sum()
 }
