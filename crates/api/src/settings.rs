@@ -85,8 +85,12 @@ impl settings::Settings for Settings {
         "redis.url",
         "admin.token",
         "http.caller_keys",
+        "flags.ofrep.caller_key",
+        "flags.ofrep.token",
         "orders.payments.caller_key",
+        "orders.payments.token",
         "recommendations.upstream.caller_key",
+        "recommendations.upstream.token",
     ];
 
     fn rules(&self, profile: &str) -> Vec<Fault> {

@@ -28,7 +28,7 @@ use crate::{
         degraded::Degradations,
         health::{Check, Health},
         limits::Limits,
-        outbound,
+        outbound::{self, Service},
         session::SessionCookie,
     },
     settings::Settings,
@@ -87,6 +87,7 @@ impl AppState {
         let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
         let outbound = outbound::Metrics::register(registry);
+        let flag_service = Service::new("ofrep", &settings.flags.ofrep, &outbound)?;
         let cookie_secure = settings.sessions.cookie_secure;
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));
@@ -95,7 +96,7 @@ impl AppState {
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
             admission,
-            flags: Flags::new(&settings.flags, registry),
+            flags: Flags::new(&settings.flags, flag_service, registry),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),

@@ -20,7 +20,7 @@ fn flags() -> Flags {
         copy_path: Some(path.clone()),
         ..Config::default()
     };
-    let flags = Flags::new(&config, &mut Registry::default());
+    let flags = Flags::new(&config, None, &mut Registry::default());
     std::fs::remove_file(path).unwrap();
     flags
 }

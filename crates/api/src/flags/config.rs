@@ -3,10 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use garde::Validate;
-use resilience::brownout;
+use resilience::{breaker, brownout};
 use serde::{Deserialize, Serialize};
 
-use crate::ranges::between;
+use crate::{http::outbound, ranges::between};
 
 /// Where flags are set, and how soon a process notices: `flags.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -29,6 +29,10 @@ pub struct Config {
     /// flags. Not set: it starts with those of the code.
     #[garde(skip)]
     pub copy_path: Option<PathBuf>,
+    /// A service that says how flags are to be, over OpenFeature's protocol (OFREP): flagd, GO Feature Flag and others. Asked each
+    /// `poll_interval` for all of them at once. Without its URL the code says what they are.
+    #[garde(dive)]
+    pub ofrep: outbound::Config,
     /// When an overload switches off what is expendable.
     #[garde(dive)]
     pub brownout: brownout::Config,
@@ -41,6 +45,19 @@ impl Default for Config {
             stale_after: Duration::from_secs(15),
             override_max: Duration::from_secs(7 * 86_400),
             copy_path: None,
+            ofrep: outbound::Config {
+                connect_timeout: Duration::from_millis(300),
+                attempt_timeout: Duration::from_millis(500),
+                total_timeout: Duration::from_secs(1),
+                breaker: breaker::Config {
+                    slow_after: Duration::from_millis(450),
+                    open_min: Duration::from_millis(500),
+                    // No look is missed for longer once it is back.
+                    open_max: Duration::from_secs(2),
+                    ..breaker::Config::default()
+                },
+                ..outbound::Config::default()
+            },
             brownout: brownout::Config::default(),
         }
     }

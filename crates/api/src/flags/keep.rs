@@ -1,4 +1,4 @@
-//! The background: takes over what is set by hand and carries out what operators order, looks at the load, and keeps the copy.
+//! The background: takes over what is set by hand and what the remote service says, carries out what operators order, looks at the load, and keeps the copy.
 
 use std::{array, sync::Arc};
 
@@ -6,7 +6,7 @@ use data::{
     flags::{Follower, NewOverride, Override},
     postgres::Clusters,
 };
-use futures::future::join;
+use futures::future::join3;
 use resilience::{admission::Admission, brownout::Brownout};
 use tokio::{
     sync::oneshot,
@@ -53,11 +53,12 @@ impl Flags {
     /// Keeps the flags as they are set and as the load wants them, until `stop`. To be run by one task for as long as
     /// the process lives.
     pub async fn keep(self, clusters: Clusters, admission: Admission, stop: CancellationToken) {
-        let both = join(
+        let all = join3(
             self.follow(Follower::new(clusters)),
+            self.follow_service(),
             self.watch_load(&admission),
         );
-        stop.run_until_cancelled(both).await;
+        stop.run_until_cancelled(all).await;
     }
 
     /// Has a change made for the whole fleet, and is back when this process goes by it.

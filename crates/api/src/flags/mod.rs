@@ -6,6 +6,7 @@ mod copy;
 mod keep;
 pub mod list;
 mod metrics;
+mod ofrep;
 #[cfg(any(test, feature = "open-feature"))]
 pub mod open_feature;
 pub mod routes;
@@ -25,6 +26,7 @@ pub use list::Flag;
 pub use state::{ByHand, Origin, Reason, Standing};
 
 use self::{copy::Copies, keep::Order, metrics::Metrics, state::State};
+use crate::http::outbound::Service;
 
 /// Orders of operators that may wait to be carried out.
 const ORDERS_MAX: usize = 16;
@@ -46,6 +48,8 @@ struct Inner {
     /// Held while a new state is made of the last one.
     changing: Mutex<()>,
     copies: Option<Copies>,
+    /// The remote one.
+    service: Option<Service>,
     metrics: Metrics,
     orders: mpsc::Sender<Order>,
     /// Theirs who carries them out.
@@ -54,10 +58,11 @@ struct Inner {
 
 impl Flags {
     /// What the process last knew, if there is a copy of it, and else what the code says. Asks nobody.
-    pub fn new(config: &Config, registry: &mut Registry) -> Self {
+    /// `service` is the remote one, if there is one.
+    pub fn new(config: &Config, service: Option<Service>, registry: &mut Registry) -> Self {
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let copies = config.copy_path.clone().map(Copies::new);
-        let mut state = State::new(false);
+        let mut state = State::new(service.is_some());
         if let Some(copy) = copies.as_ref().and_then(Copies::read) {
             copy.apply_to(&mut state);
         }
@@ -66,6 +71,7 @@ impl Flags {
             state: ArcSwap::from_pointee(state),
             changing: Mutex::new(()),
             copies,
+            service,
             metrics: Metrics::register(registry),
             orders,
             ordered: tokio::sync::Mutex::new(ordered),

@@ -124,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_library_that_asks_by_open_feature_gets_the_same_answer() {
-        let flags = Flags::new(&Config::default(), &mut Registry::default());
+        let flags = Flags::new(&Config::default(), None, &mut Registry::default());
         let mut api = OpenFeature::default();
         api.set_provider(Provider::new(flags.clone())).await;
         let client = api.create_client();

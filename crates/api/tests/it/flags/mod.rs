@@ -2,6 +2,7 @@
 
 mod boot;
 mod by_hand;
+mod remote;
 
 use std::net::SocketAddr;
 
