@@ -22,6 +22,7 @@ use crate::http::{
     ApiError, ApiResult, Body, Path,
     admin::{AdminState, Operator},
     error::FieldError,
+    text::line,
 };
 
 pub fn routes() -> Router<AdminState> {
@@ -37,10 +38,10 @@ struct NewOverride {
     #[garde(skip)]
     value: bool,
     /// For whoever finds it so: 1 to 500 characters.
-    #[garde(length(chars, min = 1, max = 500))]
+    #[garde(length(chars, min = 1, max = 500), custom(line))]
     reason: String,
     /// Whom to ask: 1 to 100 characters. The token says that it is an operator, and not which.
-    #[garde(length(chars, min = 1, max = 100))]
+    #[garde(length(chars, min = 1, max = 100), custom(line))]
     changed_by: String,
     /// For how long, such as `2h`.
     #[serde(with = "humantime_serde")]
@@ -140,20 +141,20 @@ async fn unset_flag(
 async fn change(state: &AdminState, name: &str, set: Option<Set>) -> ApiResult<Json<FlagView>> {
     let flag = Flag::named(name).ok_or(ApiError::NotFound)?;
     let deadline = Instant::now() + state.app.http.write_deadline;
-    let (value, reason, changed_by) = match &set {
-        Some(set) => (Some(set.value), &*set.reason, &*set.changed_by),
-        None => (None, "", ""),
-    };
-    tracing::info!(target: "audit", event = "flag_change", flag = name, value, reason, changed_by);
     let flags = &state.app.flags;
-    flags
-        .order(
-            Change {
-                flag,
-                set: set.clone(),
-            },
-            deadline,
-        )
-        .await?;
+    let change = Change { flag, set };
+    let made = flags.order(change.clone(), deadline).await;
+    let set = change.set.as_ref();
+    tracing::info!(
+        target: "audit",
+        event = "flag_change",
+        flag = name,
+        made = made.is_ok(),
+        value = set.map(|set| set.value),
+        reason = set.map(|set| &*set.reason),
+        changed_by = set.map(|set| &*set.changed_by),
+        ttl_s = set.map(|set| set.ttl.as_secs()),
+    );
+    made?;
     Ok(Json(FlagView::of(flags, flag)))
 }

@@ -143,6 +143,11 @@ async fn only_who_has_the_token_sets_a_flag_and_only_one_that_there_is_and_not_f
             json!({ "value": false, "reason": "", "changed_by": "", "ttl": "1h" }),
             422,
         ),
+        (
+            &line,
+            json!({ "value": false, "reason": "a\nforged line", "changed_by": "Bob", "ttl": "1h" }),
+            422,
+        ),
     ] {
         let reply = operate(service.admin, line, Some(&body)).await;
         assert_eq!(reply.status, status, "{line} {body}: {reply:?}");
