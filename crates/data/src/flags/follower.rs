@@ -19,6 +19,8 @@ const CHANNEL: &str = "flags";
 pub struct Follower {
     clusters: Clusters,
     connection: Option<PgListener>,
+    /// When it was opened. It does not grow old, for it may lead to a primary that is none any more.
+    opened: Instant,
     /// Whether they were read before: until then a replica's word is better than none.
     has_read: bool,
 }
@@ -29,6 +31,7 @@ impl Follower {
         Self {
             clusters,
             connection: None,
+            opened: Instant::now(),
             has_read: false,
         }
     }
@@ -79,7 +82,11 @@ impl Follower {
     async fn ask<Q: Rows>(&mut self, query: Q) -> Result<Vec<Q::Row>, Error> {
         let config = self.clusters.home_config();
         let limit = config.connect_timeout + config.check_timeout;
-        let mut connection = self.connection.take();
+        let is_fit = self.opened.elapsed() < config.lifetime_max;
+        let mut connection = self.connection.take().filter(|_| is_fit);
+        if connection.is_none() {
+            self.opened = Instant::now();
+        }
         let exchange = async {
             let listener = match &mut connection {
                 Some(listener) => listener,

@@ -68,7 +68,7 @@ async fn what_one_process_sets_another_hears_of_until_it_is_unset() {
     here.unset("lamps").await.unwrap();
 
     assert_eq!(values(&set), [("lamps", false)]);
-    assert!((3590.0..=3600.0).contains(&set[0].left_s), "{set:?}");
+    assert!((3000.0..=3600.0).contains(&set[0].left_s), "{set:?}");
     assert_eq!(values(&set_again), [("lamps", true)]);
     assert!(there.read().await.unwrap().is_empty());
 }
@@ -85,11 +85,9 @@ async fn word_comes_of_a_change_by_psql_too_and_what_has_ended_counts_no_more() 
     psql.execute("update flags set expires_at = now() where name = 'lamps'")
         .await
         .unwrap();
-    timeout(PATIENCE, follower.changed())
-        .await
-        .expect("no word");
+    timeout(PATIENCE, there.changed()).await.expect("no word");
 
-    assert_eq!(values(&follower.read().await.unwrap()), [("rugs", false)]);
+    assert_eq!(values(&there.read().await.unwrap()), [("rugs", false)]);
 }
 
 #[tokio::test]
