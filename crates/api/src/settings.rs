@@ -57,6 +57,9 @@ pub struct Settings {
     /// Orders of customers on other clusters than the stock, and who is paid.
     #[garde(dive)]
     pub orders: features::orders::Config,
+    /// What clients say of what they do.
+    #[garde(dive)]
+    pub events: features::events::Config,
     /// What goes well with a product, and who is asked.
     #[garde(dive)]
     pub recommendations: features::recommendations::Config,
@@ -189,6 +192,10 @@ impl Settings {
                     throttle.account_delay_max,
                 ),
                 ("sessions.throttle.forget_after", throttle.forget_after),
+            ]),
+            ladder(&[
+                ("events.write_timeout", self.events.write_timeout),
+                ("events.flush_timeout", self.events.flush_timeout),
             ]),
             ladder(&[
                 ("admission.queue_wait", self.admission.queue_wait),
@@ -332,8 +339,8 @@ impl Settings {
 
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.
     fn shutdown_ladder(&self) -> Vec<Fault> {
-        let needed: Duration =
-            self.shutdown.phases().sum::<Duration>() + self.telemetry.flush_timeout;
+        let flushes = self.events.flush_timeout + self.telemetry.flush_timeout;
+        let needed = self.shutdown.phases().sum::<Duration>() + flushes;
         if needed < self.shutdown.grace {
             return Vec::new();
         }
@@ -345,6 +352,7 @@ impl Settings {
             "shutdown.pre_stop",
             "shutdown.lame_duck",
             "shutdown.drain_timeout",
+            "events.flush_timeout",
             "telemetry.flush_timeout",
         ];
         vec![parts.into_iter().fold(fault, Fault::and)]

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::{
     features::{
+        events::Events,
         orders::Payments,
         products::ProductCache,
         recommendations::Recommender,
@@ -74,6 +75,8 @@ pub struct AppState {
     pub recommender: Recommender,
     /// Who is paid for orders, if anybody is.
     pub payments: Option<Payments>,
+    /// What clients say of what they do, until it is written.
+    pub events: Events,
 }
 
 impl AppState {
@@ -115,6 +118,7 @@ impl AppState {
                 clusters.clone(),
             )?,
             payments: Payments::new(&settings.orders.payments, &outbound)?,
+            events: Events::new(&settings.events, clusters.clone(), registry),
             clusters,
             cache,
             redis,

@@ -119,6 +119,7 @@ impl TestApp {
             &mut registry,
         );
         state.health.started();
+        state.events.start();
         let (clusters, redis) = (state.clusters.clone(), state.redis.clone());
         tokio::spawn(async move { clusters.watch(CancellationToken::new()).await });
         tokio::spawn(redis.watch(CancellationToken::new()));

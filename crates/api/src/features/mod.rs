@@ -1,5 +1,6 @@
 //! The shop's features: the one list of them. A new one is a folder and two lines here.
 
+pub mod events;
 pub mod orders;
 pub mod products;
 pub mod recommendations;
@@ -12,6 +13,7 @@ use crate::state::AppState;
 /// Everything below `/v1`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+        .nest("/events", events::routes())
         .nest("/orders", orders::routes())
         .nest("/products", products::routes())
         .merge(recommendations::routes())

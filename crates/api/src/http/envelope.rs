@@ -36,6 +36,8 @@ const X_CRITICALITY: &str = "x-criticality";
 pub struct Envelope {
     pub arrived: Instant,
     pub criticality: Criticality,
+    /// How much the route matters by itself, whatever was asked for.
+    pub route: Criticality,
     pub deadline: Instant,
     pub tenant: Tenant,
 }
@@ -132,6 +134,7 @@ impl Envelope {
         Self {
             arrived: now,
             criticality,
+            route: default,
             deadline: now + budget,
             tenant: tenant(request, client, is_trusted),
         }

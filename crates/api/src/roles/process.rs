@@ -54,6 +54,7 @@ impl Process {
         process.watch_dependencies();
         process.keep_flags();
         process.resolve_holds(&settings.orders);
+        process.state.events.start();
         process.serve_admin(metrics)?;
         Ok(process)
     }
@@ -116,8 +117,10 @@ impl Process {
         signal
     }
 
-    /// Closes what requests have used, then flushes telemetry, last. `cut` is how many connections were not finished.
+    /// Writes what requests have left to be written, closes what they have used, then flushes telemetry, last. `cut` is how many
+    /// connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
+        self.state.events.end().await;
         self.stop.cancel();
         self.state.cache.end().await;
         if cut > 0 {

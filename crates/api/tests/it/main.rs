@@ -6,6 +6,7 @@ mod collector;
 mod config;
 mod consistency;
 mod degraded;
+mod events;
 mod faults;
 mod flags;
 mod hostile;

@@ -18,7 +18,7 @@ use crate::{
 /// Routes that are no part of the API.
 const UNDOCUMENTED: [&str; 5] = ["/docs", "/docs/", "/health", "/openapi.json", "/ready"];
 /// Writes that need no session.
-const PUBLIC_WRITES: [&str; 2] = ["POST /v1/session", "POST /v1/users"];
+const PUBLIC_WRITES: [&str; 3] = ["POST /v1/events", "POST /v1/session", "POST /v1/users"];
 const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
 ];

@@ -11,19 +11,21 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const PRODUCTS: u32 = 100_000;
 
-/// Customers, orders and lines, many enough that reading all of them is never the cheapest plan.
-const CUSTOMERS_AND_ORDERS: [&str; 4] = [
+/// Customers, orders, lines and events, many enough that reading all of them is never the cheapest plan.
+const CUSTOMERS_AND_ORDERS: [&str; 5] = [
     "insert into users (id, email, password_hash)
      select md5('u' || n)::uuid, 'customer-' || n || '@example.com', '' from generate_series(1, 20000) as n",
     "insert into orders (customer_id, id, total_cents)
      select md5('u' || (n % 20000 + 1))::uuid, md5('o' || n)::uuid, 100 from generate_series(1, 60000) as n",
     "insert into order_lines (customer_id, order_id, line_no, product_id, name, quantity, price_cents)
      select customer_id, id, line_no, id, '', 1, 100 from orders, generate_series(1, 2) as line_no",
+    "insert into events (id, at, name, properties)
+     select md5('e' || n)::uuid, now(), '', '{}' from generate_series(1, 60000) as n",
     "analyze",
 ];
 
 /// The tables that grow with the shop.
-const GROWING: [&str; 4] = ["products", "users", "orders", "order_lines"];
+const GROWING: [&str; 5] = ["products", "users", "orders", "order_lines", "events"];
 
 /// A statement as `make sql` wrote it down.
 #[derive(Deserialize)]

@@ -121,11 +121,14 @@ impl Service {
         }
     }
 
-    pub fn signal(&self, signal: Signal) {
-        let pid = self
-            .child
+    pub fn pid(&self) -> u32 {
+        self.child
             .id()
-            .expect("the process has not been waited for");
+            .expect("the process has not been waited for")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid();
         nix::sys::signal::kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Signing in and out is written to the log under the target `audit`, with the user's id and never with what was typed.
 
+mod hasher;
 mod model;
 mod passwords;
 mod store;

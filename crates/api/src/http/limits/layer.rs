@@ -12,11 +12,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::future::BoxFuture;
-use resilience::Standing;
+use resilience::{Criticality, Standing};
 use tower::{Layer, Service};
 
 use super::{
     super::{
+        Envelope,
         client_address::{ClientAddress, says_that_it_forwards},
         extract::deadline_in,
         session::SessionCookie,
@@ -94,7 +95,10 @@ impl LimitLayer {
         let extensions = request.extensions();
         let client = ClientAddress::in_extensions(extensions);
         let deadline = deadline_in(extensions);
-        let policy = Policy::of_address(request.method());
+        let route = extensions
+            .get::<Envelope>()
+            .map_or(Criticality::Critical, |envelope| envelope.route);
+        let policy = Policy::of_address(request.method(), route);
         let id = self.cookie.read(request.headers());
         if let Some(id) = &id
             && let Some(wait) = limits.refused_for(id, policy.of_user())

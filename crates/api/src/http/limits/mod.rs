@@ -30,7 +30,9 @@ use data::{
 };
 use http::{HeaderMap, HeaderValue, Method};
 use prometheus_client::registry::Registry;
-use resilience::{Asked, Decision, Keyed, Limit, Quota, Rate, Reach, Standing, Verdict};
+use resilience::{
+    Asked, Criticality, Decision, Keyed, Limit, Quota, Rate, Reach, Standing, Verdict,
+};
 use tokio::time::Instant;
 
 use self::metrics::Metrics;
@@ -54,8 +56,9 @@ impl Policy {
         Self::UserWrite,
     ];
 
-    fn of_address(method: &Method) -> Self {
-        match method.is_safe() {
+    /// An expendable write counts as a read: it must not use up what its sender signs in with.
+    fn of_address(method: &Method, route: Criticality) -> Self {
+        match method.is_safe() || route == Criticality::Sheddable {
             true => Self::AddressRead,
             false => Self::AddressWrite,
         }

@@ -1,6 +1,8 @@
 //! Servers that die, freeze and come back under load, on stacks of their own: what must go on goes on, what cannot is
 //! refused quickly and says when to come back, and nothing is ever a 500.
 
+mod bystanders;
+mod events;
 mod load;
 mod primary;
 mod redis;

@@ -7,7 +7,7 @@ use devstack::{Behaviour, Counters, Fault, Target, UpstreamService::Recommendati
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::{LOOSE, Scene, load::Load};
+use super::{LOOSE, Scene};
 use crate::{
     service::PATIENCE,
     wire::{Reply, get},
@@ -258,27 +258,4 @@ async fn fifty_callers_at_once_send_one_probe() {
 
     println!("50 callers at once: {probes} request reached it");
     assert_eq!(probes, 1);
-}
-
-#[tokio::test]
-async fn other_pages_do_not_notice_that_it_hangs() {
-    let scene = Scene::start().await;
-    let page = Page::of(&scene).await;
-    let load = Load::start(scene.service.public, &["/v1/products?limit=5".to_owned()]);
-    let rate = async || {
-        let begun = Instant::now();
-        load.more(300).await;
-        300.0 / begun.elapsed().as_secs_f64()
-    };
-    load.more(100).await;
-
-    let before = rate().await;
-    Trouble::Hanging.begin(&scene).await;
-    let (during, (_, fallbacks)) = tokio::join!(rate(), page.ask_much());
-
-    println!(
-        "other pages: {before:.0} a second before, {during:.0} while it hangs and its page is asked for"
-    );
-    load.all_answered("the recommender hangs");
-    assert_eq!(fallbacks, ASKED);
 }

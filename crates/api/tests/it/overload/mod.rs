@@ -5,6 +5,7 @@ mod brownout;
 #[expect(dead_code, reason = "shared with the bench, which uses all of it")]
 #[path = "../../../benches/stack/generator.rs"]
 mod generator;
+mod logins;
 
 use std::{sync::Arc, time::Duration};
 

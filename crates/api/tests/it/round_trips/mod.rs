@@ -55,6 +55,9 @@ impl Metered {
             // As shipped: whoever may ask without end is hardly ever counted in Redis.
             ("HOLDFAST__LIMITS__ADDRESS_READ", "1200/1m"),
             ("HOLDFAST__LIMITS__ADDRESS_WRITE", "60/1m"),
+            // What is written in the background is no request's.
+            ("HOLDFAST__EVENTS__WAIT_MAX", "1h"),
+            ("HOLDFAST__EVENTS__SWEEP_INTERVAL", "1h"),
             // With one thread it cannot depend on luck whether what is sent at once leaves at once.
             ("TOKIO_WORKER_THREADS", "1"),
         ]);

@@ -94,6 +94,7 @@ async fn every_route_makes_the_round_trips_on_the_list() {
     catalogue(&mut table, &products, &staff).await;
     orders(&mut table, &products, &staff).await;
     recommendations(&mut table, &products).await;
+    events(&mut table).await;
     sessions(&mut table).await;
 
     let documented = operations(&metered.document().await);
@@ -197,6 +198,17 @@ async fn recommendations(table: &mut Table<'_>, products: &[String]) {
     assert!(!found["items"].as_array().unwrap().is_empty(), "{found}");
     table
         .get(operation, "what sells best", |_| path.clone())
+        .await;
+}
+
+async fn events(table: &mut Table<'_>) {
+    let address = table.metered.address();
+    let operation = "POST /v1/events";
+    let events = json!({ "events": [{ "name": "product_viewed" }] });
+    table
+        .row(operation, "", async |_| {
+            call(address, operation, &[], Some(&events)).await
+        })
         .await;
 }
 
