@@ -156,7 +156,7 @@ impl Copy {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::state::COUNT, *};
 
     /// A path in a folder of its own, removed with this value.
     struct Folder(PathBuf);
@@ -202,15 +202,16 @@ mod tests {
     async fn what_was_known_is_known_again_but_for_what_has_ended_meanwhile() {
         let folder = Folder::new();
         let mut state = State::new(true);
-        state.by_hand = [time::Duration::HOUR, -time::Duration::SECOND].map(|left| Some(set(left)));
-        state.remote = [None, Some(false)];
+        state.by_hand[0] = Some(set(time::Duration::HOUR));
+        state.by_hand[1] = Some(set(-time::Duration::SECOND));
+        state.remote[1] = Some(false);
         state.service = Some(Knowledge::Current);
 
         folder.copies().write(&Copy::of(&state)).await.unwrap();
         let found = read(&folder.copies(), true);
         let without_service = read(&folder.copies(), false);
 
-        let [kept, ended] = &found.by_hand;
+        let [kept, ended, ..] = &found.by_hand;
         assert_eq!(kept.as_ref().unwrap().reason, "ill");
         assert!(ended.is_none(), "{ended:?}");
         assert_eq!(found.remote, state.remote);
@@ -220,7 +221,7 @@ mod tests {
         );
         assert_eq!(
             (without_service.remote, without_service.service),
-            ([None; 2], None)
+            ([None; COUNT], None)
         );
     }
 

@@ -6,6 +6,7 @@ use time::{Date, macros::date};
 /// A switch in the code, asked for by [`super::Flags::is_on`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flag {
+    Events,
     Recommendations,
     OrderProducts,
 }
@@ -26,14 +27,21 @@ pub struct Declared {
 }
 
 impl Flag {
-    pub const ALL: [Self; 2] = [Self::Recommendations, Self::OrderProducts];
+    pub const ALL: [Self; 3] = [Self::Events, Self::Recommendations, Self::OrderProducts];
 
     /// What an overload switches off, one after the other in this order. Never here: search, orders and sessions, which are
     /// what a customer came for.
-    pub const BROWNOUT: [Self; 2] = [Self::Recommendations, Self::OrderProducts];
+    pub const BROWNOUT: [Self; 3] = [Self::Events, Self::Recommendations, Self::OrderProducts];
 
     pub const fn declared(self) -> Declared {
         match self {
+            Self::Events => Declared {
+                name: "events",
+                owner: "analytics",
+                default: true,
+                expires: date!(2027 - 11 - 30),
+                switches: "what they tell for analytics; it is taken and not kept",
+            },
             Self::Recommendations => Declared {
                 name: "recommendations",
                 owner: "catalogue",

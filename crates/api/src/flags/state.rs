@@ -184,7 +184,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const FLAG: Flag = Flag::Recommendations;
+    const FLAG: Flag = Flag::BROWNOUT[0];
 
     fn known() -> State {
         State {

@@ -38,6 +38,8 @@ pub enum Degradation {
     RecommendationsFallback,
     /// There are no recommendations, because their flag is off.
     RecommendationsOff,
+    /// What clients tell for analytics is not kept, because that flag is off.
+    EventsOff,
     /// Orders come without their products, because that flag is off.
     OrderProductsOff,
     /// A primary does not answer, or home no longer confirms what lies on which cluster: something cannot be written.
@@ -49,10 +51,11 @@ pub enum Degradation {
 }
 
 impl Degradation {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Stale,
         Self::RecommendationsFallback,
         Self::RecommendationsOff,
+        Self::EventsOff,
         Self::OrderProductsOff,
         Self::PrimaryAway,
         Self::ReplicaAway,
@@ -65,6 +68,7 @@ impl Degradation {
             Self::Stale => "stale",
             Self::RecommendationsFallback => "recommendations_fallback",
             Self::RecommendationsOff => "recommendations_off",
+            Self::EventsOff => "events_off",
             Self::OrderProductsOff => "order_products_off",
             Self::PrimaryAway => "primary_away",
             Self::ReplicaAway => "replica_away",

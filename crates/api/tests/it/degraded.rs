@@ -1,17 +1,14 @@
 //! What the service does without is said in four places, and they say the same.
 
-use std::collections::BTreeSet;
-
 use devstack::{Database, Fault, Stack, Target};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     service::{PATIENCE, PATIENT, STAFF, Service, database_on, seed},
+    told::{self, Names, listed},
     wire::{Reply, borrowed, call, get, sign_in},
 };
-
-type Names = BTreeSet<String>;
 
 struct Scene {
     stack: Stack,
@@ -21,98 +18,68 @@ struct Scene {
 }
 
 impl Scene {
-    async fn header(&self, path: &str, headers: &[(&str, &str)]) -> (Reply, Names) {
-        let reply = call(self.service.public, &format!("GET {path}"), headers, None).await;
-        let names = listed(reply.header("degraded").unwrap_or_default());
-        (reply, names)
-    }
-
-    async fn readiness(&self) -> Names {
-        let ready = get(self.service.admin, "/ready").await.json();
-        let names = ready["degraded"].as_array().unwrap().clone();
-        names.iter().map(|name| text(name).to_owned()).collect()
-    }
-
-    /// Every name there is, and those that are active.
-    async fn metric(&self) -> (Names, Names) {
-        let metrics = get(self.service.admin, "/metrics").await.body;
-        let samples = metrics.lines().filter_map(|line| {
-            let sample = line.strip_prefix("degradation_active{name=\"")?;
-            sample.split_once("\"} ")
-        });
-        let (mut all, mut active) = (Names::new(), Names::new());
-        for (name, value) in samples {
-            all.insert(name.to_owned());
-            if value == "1" {
-                active.insert(name.to_owned());
-            }
-        }
-        (all, active)
-    }
-
-    /// What the log says of the answered request.
-    async fn log(&self, reply: &Reply) -> Names {
-        let id = reply.header("x-request-id").unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = self.service.log();
-            let line = log
-                .lines()
-                .find(|line| line.contains(id) && line.contains("took_ms"));
-            if let Some(line) = line {
-                let line: Value = serde_json::from_str(line).unwrap();
-                return listed(line["degraded"].as_str().unwrap_or_default());
-            }
-            assert!(Instant::now() < deadline, "{id} is not in the log");
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
     /// Asks for `path` until its header names exactly `expected`; then the log says the same of that request, and the probe
     /// and the metric both say it of the process.
     async fn says(&self, path: &str, expected: &[&str]) {
-        self.says_to(&[], path, expected).await;
+        let ask = async || get(self.service.public, path).await;
+        self.says_to(ask, expected).await;
     }
 
-    /// The same to who sends these headers.
-    async fn says_to(&self, headers: &[(&str, &str)], path: &str, expected: &[&str]) {
+    /// The same of what `ask` asks for.
+    async fn says_to(&self, ask: impl AsyncFn() -> Reply, expected: &[&str]) {
         let expected = listed(&expected.join(", "));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (reply, header) = self.header(path, headers).await;
-            assert_eq!(self.log(&reply).await, header, "{reply:?}");
+            let reply = ask().await;
+            let header = told::header(&reply);
+            assert_eq!(told::log(&self.service, &reply).await, header, "{reply:?}");
             if header == expected {
                 break;
             }
             assert!(Instant::now() < deadline, "not {expected:?}: {reply:?}");
             sleep(Duration::from_millis(20)).await;
         }
-        let (_, active) = self.metric().await;
+        let (_, active) = told::metric(&self.service).await;
         assert!(active.is_superset(&expected), "{active:?}");
-        assert_eq!(self.readiness().await, active);
+        assert_eq!(told::readiness(&self.service).await, active);
     }
 }
 
 /// Switches a flag off, or leaves it to the code again; the admin listener of a test believes this machine.
 async fn switch(scene: &Scene, flag: &str, off: bool) {
     let order = json!({ "value": false, "reason": "a test", "changed_by": "a test", "ttl": "1h" });
-    let (method, body) = if off {
-        ("PUT", Some(&order))
-    } else {
-        ("DELETE", None)
+    let (method, body) = match off {
+        true => ("PUT", Some(&order)),
+        false => ("DELETE", None),
     };
     let line = format!("{method} /flags/{flag}");
     let reply = call(scene.service.admin, &line, &[], body).await;
     assert_eq!(reply.status, 200, "{reply:?}");
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
-}
+/// What is off says so, and no more once it is on again; the names of all.
+async fn switched_off(scene: &Scene) -> Names {
+    let (service, product) = (scene.service.public, &scene.product);
+    let staff = sign_in(service, STAFF).await;
+    let recommendations = format!("{product}/recommendations");
+    let events = json!({ "events": [{ "name": "seen" }] });
+    let event = async || call(service, "POST /v1/events", &[], Some(&events)).await;
+    let orders = "GET /v1/orders?include=products";
+    let orders = async || call(service, orders, &borrowed(&staff), None).await;
+    let flags = ["events", "recommendations", "order_products"];
 
-fn listed(names: &str) -> Names {
-    let names = names.split(", ").filter(|name| !name.is_empty());
-    names.map(str::to_owned).collect()
+    for flag in flags {
+        switch(scene, flag, true).await;
+    }
+    scene.says_to(event, &["events_off"]).await;
+    scene.says(&recommendations, &["recommendations_off"]).await;
+    scene.says_to(&orders, &["order_products_off"]).await;
+    for flag in flags {
+        switch(scene, flag, false).await;
+    }
+    scene.says_to(event, &[]).await;
+    scene.says_to(orders, &[]).await;
+    flags.map(|flag| format!("{flag}_off")).into()
 }
 
 async fn scene() -> Scene {
@@ -133,7 +100,7 @@ async fn scene() -> Scene {
     let service = Service::start_on(&stack, &database, &settings).await;
     service.ready().await;
     let page = get(service.public, "/v1/products?limit=1").await.json();
-    let product = format!("/v1/products/{}", text(&page["items"][0]["id"]));
+    let product = format!("/v1/products/{}", page["items"][0]["id"].as_str().unwrap());
     Scene {
         stack,
         service,
@@ -148,33 +115,23 @@ async fn the_header_the_log_the_metric_and_the_probe_say_the_same_of_every_degra
     let product = scene.product.clone();
     let recommendations = format!("{product}/recommendations");
     scene.says(&product, &[]).await;
-    let (all, active) = scene.metric().await;
-    let mut seen = Names::new();
-    let mut lost = async |headers: &[(&str, &str)], path: &str, names: &[&str]| {
-        scene.says_to(headers, path, names).await;
+    let (all, active) = told::metric(&scene.service).await;
+    let mut seen = switched_off(&scene).await;
+    let mut lost = async |path: &str, names: &[&str]| {
+        scene.says(path, names).await;
         seen.extend(names.iter().map(|name| (*name).to_owned()));
     };
 
-    let staff = sign_in(scene.service.public, STAFF).await;
-    let orders = "/v1/orders?include=products";
-    switch(&scene, "recommendations", true).await;
-    switch(&scene, "order_products", true).await;
-    lost(&[], &recommendations, &["recommendations_off"]).await;
-    lost(&borrowed(&staff), orders, &["order_products_off"]).await;
-    switch(&scene, "recommendations", false).await;
-    switch(&scene, "order_products", false).await;
-    scene.says_to(&borrowed(&staff), orders, &[]).await;
-
     scene.stack.proxy(Target::Upstream).set(Fault::Down).await;
-    lost(&[], &recommendations, &["recommendations_fallback"]).await;
-    lost(&[], &product, &[]).await;
+    lost(&recommendations, &["recommendations_fallback"]).await;
+    lost(&product, &[]).await;
     scene.stack.standby().kill().await.unwrap();
-    lost(&[], &product, &["replica_away"]).await;
+    lost(&product, &["replica_away"]).await;
     scene.stack.primary().kill().await.unwrap();
-    lost(&[], &product, &["stale", "primary_away", "replica_away"]).await;
+    lost(&product, &["stale", "primary_away", "replica_away"]).await;
     scene.stack.redis().kill().await.unwrap();
     let away = ["primary_away", "replica_away", "redis_away"];
-    lost(&[], "/v1/products", &away).await;
+    lost("/v1/products", &away).await;
 
     assert_eq!(active, Names::new());
     assert_eq!(seen, all, "one degradation was never caused");
