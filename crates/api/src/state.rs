@@ -22,6 +22,7 @@ use crate::{
         recommendations::Recommender,
         sessions::{Passwords, Throttle},
     },
+    flags::Flags,
     http::{
         self,
         admission::metrics::Collected,
@@ -30,7 +31,7 @@ use crate::{
         degraded::Degradations,
         health::{Check, Health},
         limits::Limits,
-        outbound,
+        outbound::{self, Service},
         session::SessionCookie,
     },
     settings::Settings,
@@ -50,6 +51,8 @@ pub struct AppState {
     pub degradations: Degradations,
     /// Who is worked for, and who is refused.
     pub admission: Admission,
+    /// What is switched on.
+    pub flags: Flags,
     /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
     pub clusters: Clusters,
     /// The shared connection to Redis.
@@ -95,6 +98,7 @@ impl AppState {
             breakers.add(dependency, breaker);
         }
         let outbound = outbound::Metrics::register(registry, &breakers);
+        let flag_service = Service::new("ofrep", &settings.flags.ofrep, &outbound)?;
         let cookie_secure = settings.sessions.cookie_secure;
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));
@@ -103,6 +107,7 @@ impl AppState {
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
             admission,
+            flags: Flags::new(&settings.flags, flag_service, registry),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),

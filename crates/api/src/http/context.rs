@@ -77,6 +77,19 @@ pub struct Caller {
     pub trace: Option<Incoming>,
 }
 
+impl Caller {
+    /// For what the process asks on its own behalf.
+    pub fn background(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            criticality: Criticality::SheddablePlus,
+            tenant: None,
+            id: RequestId::random(),
+            trace: None,
+        }
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 

@@ -36,6 +36,12 @@ pub enum Degradation {
     Stale,
     /// Recommendations are older ones, or what sells best, because the recommender does not answer.
     RecommendationsFallback,
+    /// There are no recommendations, because their flag is off.
+    RecommendationsOff,
+    /// What clients tell for analytics is not kept, because that flag is off.
+    EventsOff,
+    /// Orders come without their products, because that flag is off.
+    OrderProductsOff,
     /// A primary does not answer, or home no longer confirms what lies on which cluster: something cannot be written.
     PrimaryAway,
     /// A replica does not answer, or is too far behind: the others do its work.
@@ -45,9 +51,12 @@ pub enum Degradation {
 }
 
 impl Degradation {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Stale,
         Self::RecommendationsFallback,
+        Self::RecommendationsOff,
+        Self::EventsOff,
+        Self::OrderProductsOff,
         Self::PrimaryAway,
         Self::ReplicaAway,
         Self::RedisAway,
@@ -58,6 +67,9 @@ impl Degradation {
         match self {
             Self::Stale => "stale",
             Self::RecommendationsFallback => "recommendations_fallback",
+            Self::RecommendationsOff => "recommendations_off",
+            Self::EventsOff => "events_off",
+            Self::OrderProductsOff => "order_products_off",
             Self::PrimaryAway => "primary_away",
             Self::ReplicaAway => "replica_away",
             Self::RedisAway => "redis_away",

@@ -1,12 +1,13 @@
 //! What the service does without is said in four places, and they say the same.
 
 use devstack::{Database, Fault, Stack, Target};
+use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
-    service::{PATIENCE, PATIENT, Service, database_on, seed},
+    service::{PATIENCE, PATIENT, STAFF, Service, database_on, seed},
     told::{self, Names, listed},
-    wire::get,
+    wire::{Reply, borrowed, call, get, sign_in},
 };
 
 struct Scene {
@@ -20,10 +21,16 @@ impl Scene {
     /// Asks for `path` until its header names exactly `expected`; then the log says the same of that request, and the probe
     /// and the metric both say it of the process.
     async fn says(&self, path: &str, expected: &[&str]) {
+        let ask = async || get(self.service.public, path).await;
+        self.says_to(ask, expected).await;
+    }
+
+    /// The same of what `ask` asks for.
+    async fn says_to(&self, ask: impl AsyncFn() -> Reply, expected: &[&str]) {
         let expected = listed(&expected.join(", "));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let reply = get(self.service.public, path).await;
+            let reply = ask().await;
             let header = told::header(&reply);
             assert_eq!(told::log(&self.service, &reply).await, header, "{reply:?}");
             if header == expected {
@@ -36,6 +43,43 @@ impl Scene {
         assert!(active.is_superset(&expected), "{active:?}");
         assert_eq!(told::readiness(&self.service).await, active);
     }
+}
+
+/// Switches a flag off, or leaves it to the code again; the admin listener of a test believes this machine.
+async fn switch(scene: &Scene, flag: &str, off: bool) {
+    let order = json!({ "value": false, "reason": "a test", "changed_by": "a test", "ttl": "1h" });
+    let (method, body) = match off {
+        true => ("PUT", Some(&order)),
+        false => ("DELETE", None),
+    };
+    let line = format!("{method} /flags/{flag}");
+    let reply = call(scene.service.admin, &line, &[], body).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+}
+
+/// What is off says so, and no more once it is on again; the names of all.
+async fn switched_off(scene: &Scene) -> Names {
+    let (service, product) = (scene.service.public, &scene.product);
+    let staff = sign_in(service, STAFF).await;
+    let recommendations = format!("{product}/recommendations");
+    let events = json!({ "events": [{ "name": "seen" }] });
+    let event = async || call(service, "POST /v1/events", &[], Some(&events)).await;
+    let orders = "GET /v1/orders?include=products";
+    let orders = async || call(service, orders, &borrowed(&staff), None).await;
+    let flags = ["events", "recommendations", "order_products"];
+
+    for flag in flags {
+        switch(scene, flag, true).await;
+    }
+    scene.says_to(event, &["events_off"]).await;
+    scene.says(&recommendations, &["recommendations_off"]).await;
+    scene.says_to(&orders, &["order_products_off"]).await;
+    for flag in flags {
+        switch(scene, flag, false).await;
+    }
+    scene.says_to(event, &[]).await;
+    scene.says_to(orders, &[]).await;
+    flags.map(|flag| format!("{flag}_off")).into()
 }
 
 async fn scene() -> Scene {
@@ -72,7 +116,7 @@ async fn the_header_the_log_the_metric_and_the_probe_say_the_same_of_every_degra
     let recommendations = format!("{product}/recommendations");
     scene.says(&product, &[]).await;
     let (all, active) = told::metric(&scene.service).await;
-    let mut seen = Names::new();
+    let mut seen = switched_off(&scene).await;
     let mut lost = async |path: &str, names: &[&str]| {
         scene.says(path, names).await;
         seen.extend(names.iter().map(|name| (*name).to_owned()));

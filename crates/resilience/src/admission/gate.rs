@@ -166,6 +166,11 @@ impl Gate {
         }
     }
 
+    /// Whether there is an overload of sheddable work, or of critical work.
+    pub(super) fn is_overloaded_at_all(&self, now: Instant) -> bool {
+        [false, true].map(|is_critical| self.is_overloaded(now, is_critical)) != [false; 2]
+    }
+
     /// Whether its caller has its part already, and would take what is spared for those who have not.
     fn is_greedy(&self, visitor: Visitor) -> bool {
         let limit = self.limiter.limit();

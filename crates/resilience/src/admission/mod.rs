@@ -124,6 +124,11 @@ impl Admission {
         &self.config
     }
 
+    /// Whether there was no room again and again, for as long as counts.
+    pub fn is_overloaded(&self) -> bool {
+        self.gate().is_overloaded_at_all(Instant::now())
+    }
+
     /// How it stands.
     pub fn snapshot(&self) -> Snapshot {
         self.gate().snapshot()

@@ -65,6 +65,18 @@ async fn what_is_accepted_is_written_a_moment_later_as_it_was_said() {
 }
 
 #[tokio::test]
+async fn switched_off_they_are_taken_and_dropped_and_cost_no_server_anything() {
+    let app = TestApp::metered_without("events").await;
+
+    let (answer, cost) = app.cost(async || send(&app, viewed(2)).await).await;
+
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(answer.json(), json!({ "accepted": 0, "dropped": 2 }));
+    assert_eq!(answer.header("degraded"), "events_off");
+    assert_eq!(cost.statements(), [0, 0]);
+}
+
+#[tokio::test]
 async fn what_there_is_no_room_for_is_dropped_and_said() {
     let app = asleep().await;
 
