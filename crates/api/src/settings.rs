@@ -48,6 +48,9 @@ pub struct Settings {
     /// Both levels of the cache.
     #[garde(dive)]
     pub cache: data::cache::Config,
+    /// How long idempotency keys are worked on and remembered.
+    #[garde(dive)]
+    pub idempotency: data::idempotency::Config,
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
@@ -153,6 +156,12 @@ impl Settings {
             ladder(&[
                 ("http.write_deadline", self.http.write_deadline),
                 ("postgres.stuck_after", postgres.stuck_after),
+            ]),
+            // Nobody may take over while a request may still be at work.
+            ladder(&[
+                ("http.write_deadline", self.http.write_deadline),
+                ("idempotency.lease", self.idempotency.lease),
+                ("idempotency.ttl", self.idempotency.ttl),
             ]),
             // A value read from the most lagging replica must not be cached after the write it has not seen.
             ladder(&[

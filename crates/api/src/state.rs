@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 use data::{
     cache::Cache,
+    idempotency,
     postgres::{Clusters, Tokens},
     redis::Redis,
     sessions::Sessions,
@@ -54,6 +55,8 @@ pub struct AppState {
     pub redis: Redis,
     /// How much each principal may ask.
     pub limits: Limits,
+    /// How long keys are worked on and remembered.
+    pub idempotency: Arc<idempotency::Config>,
     /// Both levels of the cache; features have their namespaces of it.
     pub cache: Cache,
     /// Who is signed in.
@@ -100,6 +103,7 @@ impl AppState {
                 sessions.clone(),
                 cookie_secure,
             ),
+            idempotency: Arc::new(settings.idempotency.clone()),
             limits: Limits::new(&settings.limits, redis.clone(), registry),
             sessions,
             session_cookie: SessionCookie::new(cookie_secure),

@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod hostile;
 mod http2;
+mod idempotency;
 mod limits;
 mod openapi;
 mod overload;

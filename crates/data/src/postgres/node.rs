@@ -111,7 +111,7 @@ impl Node {
         self.lease(limit).await?.run(exchange, limit).await
     }
 
-    /// Runs one statement that changes nothing. Sends it once again when its connection is lost: a pooled one may
+    /// Runs one statement that changes nothing, or does no harm twice. Sends it once again when its connection is lost: a pooled one may
     /// have died unnoticed, and a new one may be ended with all others before it is used.
     pub(super) async fn read<E: Exchange>(
         self: &Arc<Self>,

@@ -9,7 +9,7 @@ mod moves;
 mod pool;
 mod pooler;
 mod replicas;
-mod rig;
+pub mod rig;
 mod round_trips;
 mod routing;
 mod shards;
