@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use super::health::Check;
+use super::health::{Check, PAYMENTS};
 
 /// The header that lists them, separated by commas.
 pub const DEGRADED: HeaderName = HeaderName::from_static("degraded");
@@ -42,15 +42,18 @@ pub enum Degradation {
     ReplicaAway,
     /// Redis does not answer: no sessions, and what is cached is cached in each process.
     RedisAway,
+    /// The payment provider does not answer: orders wait for their payment.
+    PaymentsAway,
 }
 
 impl Degradation {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Stale,
         Self::RecommendationsFallback,
         Self::PrimaryAway,
         Self::ReplicaAway,
         Self::RedisAway,
+        Self::PaymentsAway,
     ];
 
     /// Its name, everywhere.
@@ -61,6 +64,7 @@ impl Degradation {
             Self::PrimaryAway => "primary_away",
             Self::ReplicaAway => "replica_away",
             Self::RedisAway => "redis_away",
+            Self::PaymentsAway => "payments_away",
         }
     }
 
@@ -73,6 +77,8 @@ impl Degradation {
         let name = check.name.as_str();
         if name == data::redis::NAME {
             Self::RedisAway
+        } else if name == PAYMENTS {
+            Self::PaymentsAway
         } else if name.contains("-replica") {
             Self::ReplicaAway
         } else {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use devstack::{Database, Fault, Stack, Target};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
-    service::{PATIENCE, PATIENT, Service, database_on, seed},
-    wire::{Reply, get},
+    service::{PATIENCE, PATIENT, STAFF, Service, database_on, seed},
+    wire::{Reply, borrowed, call, get, sign_in},
 };
 
 type Names = BTreeSet<String>;
@@ -25,6 +25,20 @@ impl Scene {
         let reply = get(self.service.public, path).await;
         let names = listed(reply.header("degraded").unwrap_or_default());
         (reply, names)
+    }
+
+    async fn place_order(&self) -> Reply {
+        let staff = sign_in(self.service.public, STAFF).await;
+        let (_, id) = self.product.rsplit_once('/').unwrap();
+        let order = json!({ "lines": [{ "product_id": id, "quantity": 1 }] });
+        let session = borrowed(&staff);
+        call(
+            self.service.public,
+            "POST /v1/orders",
+            &session,
+            Some(&order),
+        )
+        .await
     }
 
     async fn readiness(&self) -> Names {
@@ -101,12 +115,14 @@ async fn scene() -> Scene {
     let stack = Stack::start().await.unwrap();
     let database = database_on(&stack).await;
     seed(&stack, &database, 10).await;
-    let recommender = stack.upstream_url();
+    let upstream = stack.upstream_url();
     let settings = [
         (
             "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL",
-            recommender.as_str(),
+            upstream.as_str(),
         ),
+        ("HOLDFAST__ORDERS__PAYMENTS__URL", upstream.as_str()),
+        ("HOLDFAST__ORDERS__PAYMENTS__BREAKER__FAILURES_IN_ROW", "1"),
         ("HOLDFAST__CACHE__LIFETIME__FRESH", "50ms"),
         ("HOLDFAST__CACHE__LIFETIME__STALE", "0s"),
         ("HOLDFAST__CACHE__LIFETIME__ON_ERROR", "1h"),
@@ -140,12 +156,17 @@ async fn the_header_the_log_the_metric_and_the_probe_say_the_same_of_every_degra
     scene.stack.proxy(Target::Upstream).set(Fault::Down).await;
     lost(&recommendations, &["recommendations_fallback"]).await;
     lost(&product, &[]).await;
+    assert_eq!(scene.place_order().await.status, 503);
+    let mut away = vec!["payments_away"];
+    lost(&product, &away).await;
     scene.stack.standby().kill().await.unwrap();
-    lost(&product, &["replica_away"]).await;
+    away.push("replica_away");
+    lost(&product, &away).await;
     scene.stack.primary().kill().await.unwrap();
-    lost(&product, &["stale", "primary_away", "replica_away"]).await;
+    away.push("primary_away");
+    lost(&product, &[&away[..], &["stale"]].concat()).await;
     scene.stack.redis().kill().await.unwrap();
-    let away = ["primary_away", "replica_away", "redis_away"];
+    away.push("redis_away");
     lost("/v1/products", &away).await;
 
     assert_eq!(active, Names::new());

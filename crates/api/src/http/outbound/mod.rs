@@ -90,6 +90,11 @@ impl Service {
         }))))
     }
 
+    /// Whether it is left alone, because it has failed too often and no call has gone well since.
+    pub fn is_away(&self) -> bool {
+        self.0.breaker.state() != State::Closed
+    }
+
     /// GETs `target`, a path with its query, and reads the JSON of the answer. Safe to repeat, so it is repeated when that
     /// may help.
     ///
