@@ -1,12 +1,14 @@
 //! A whole stack: starts the servers in an order that overlaps what it can, and ends them together.
 
-use std::{fs, ops::Deref, os::unix::fs::PermissionsExt, sync::Arc};
+use std::{fs, ops::Deref, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use nix::unistd::Pid;
 use tokio::sync::Mutex;
 
 use crate::{
     binaries,
+    cgroup::CpuLimit,
     guard::Guard,
     network::Network,
     ports,
@@ -123,6 +125,16 @@ impl Stack {
         Ok(primary)
     }
 
+    /// From now on a process of the caller's and its children together have this share of one CPU, anew in each `period`: a short
+    /// one is for latencies, which a long one would interrupt. Needs root and the kernel's control groups.
+    pub fn limit_cpu(&self, pid: u32, share: f64, period: Duration) -> Result<CpuLimit> {
+        let stack = self.guard.folder().file_name().unwrap_or_default();
+        let name = format!("{}_{pid}", stack.display());
+        let limit = CpuLimit::new(&name, share, period, &self.guard.groups())?;
+        limit.admit(Pid::from_raw(pid.try_into()?))?;
+        Ok(limit)
+    }
+
     /// The Redis server.
     pub fn redis(&self) -> &Redis {
         &self.redis
@@ -136,6 +148,11 @@ impl Stack {
     /// The fault proxy before one of the servers.
     pub fn proxy(&self, target: Target) -> &Proxy {
         &self.network.proxies[&target]
+    }
+
+    /// One more fault proxy, before any port of this machine. It runs until the stack ends or it is dropped.
+    pub fn add_proxy(&self, server: u16) -> Result<Arc<Proxy>> {
+        self.network.proxy(server)
     }
 
     /// Leads the primary's endpoint to the standby, as an orchestrator does at a failover; whether before or after

@@ -11,6 +11,7 @@ mod bare;
 mod contender;
 mod generator;
 mod load;
+mod machine;
 mod memory;
 mod overload;
 mod replicas;

@@ -7,6 +7,7 @@ use super::{
         self, BareHello, BareInProcess, BarePingFree, BareSqlx, Hello, InProcess, Postgres, Redis,
     },
     load::Sample,
+    machine::machine,
     memory::Footprint,
 };
 
@@ -178,19 +179,4 @@ fn column(samples: &[Sample], pick: fn(&Sample) -> f64) -> Vec<f64> {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-fn machine() -> String {
-    let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let models: Vec<_> = cpu_info
-        .lines()
-        .filter_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
-        .collect();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "Machine: {} × {}, Linux {}.",
-        models.len(),
-        models.first().unwrap_or(&"unknown CPU"),
-        kernel.trim()
-    )
 }

@@ -152,3 +152,101 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
         message.unwrap_or("without a message")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{Router, body::Body, routing::get};
+    use futures::future::join_all;
+    use http_body_util::BodyExt;
+    use prometheus_client::registry::Registry;
+    use resilience::Criticality;
+    use serde_json::Value;
+    use telemetry::trace::Sampling;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{
+        http::{client_address::ClientAddress, layers, observe::ObserveLayer},
+        settings::Settings,
+        state::AppState,
+    };
+
+    /// Two handlers in the whole stack.
+    fn stack() -> Router {
+        let settings = Settings::default();
+        let mut registry = Registry::default();
+        let state = AppState::new(&settings, &mut registry).unwrap();
+        let sampling = Sampling::new(&settings.telemetry);
+        let observe =
+            ObserveLayer::new(&settings.http, sampling, state.degradations, &mut registry);
+        let guard = GuardLayer {
+            config: state.http,
+            tokenizer: state.tokenizer,
+        };
+        let router = Router::new()
+            .route("/fine", get(async || "fine"))
+            .route("/panics", get(panics));
+        layers::around(router, observe, guard)
+    }
+
+    async fn panics() -> &'static str {
+        panic!("the canary is in the message")
+    }
+
+    async fn ask(router: Router, path: &str, budget: Duration) -> (StatusCode, String) {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = path.parse().unwrap();
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, "shop".parse().unwrap());
+        headers.insert("x-request-id", "the-request".parse().unwrap());
+        let client = ClientAddress([10, 0, 0, 7].into());
+        let config = Config {
+            read_deadline: budget,
+            ..Config::default()
+        };
+        let now = Instant::now();
+        let envelope = Envelope::of(&request, client, now, Criticality::Critical, &config);
+        request.extensions_mut().insert(envelope);
+        let response = router.oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_of_its_own_request_and_of_no_other() {
+        let router = stack();
+        let path = |number| {
+            if number % 100 == 0 {
+                "/panics"
+            } else {
+                "/fine"
+            }
+        };
+        let minute = Duration::from_secs(60);
+
+        let asked = (0..300).map(|number| ask(router.clone(), path(number), minute));
+        let answers = join_all(asked).await;
+
+        for (number, (status, body)) in answers.into_iter().enumerate() {
+            if path(number) == "/fine" {
+                assert_eq!((status, body.as_str()), (StatusCode::OK, "fine"));
+                continue;
+            }
+            let problem: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(problem["code"], "internal");
+            assert_eq!(problem["request_id"], "the-request");
+            assert!(!body.contains("canary"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_has_expired_is_not_worked_on() {
+        let (status, body) = ask(stack(), "/panics", Duration::ZERO).await;
+
+        assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{body}");
+    }
+}

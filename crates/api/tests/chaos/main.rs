@@ -2,12 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
 mod black_hole;
+mod failures;
 mod history;
 mod scene;
 
 #[expect(dead_code, reason = "shared with `it`, which uses all of it")]
+#[path = "../it/collector.rs"]
+mod collector;
+#[path = "../it/matrix/mod.rs"]
+mod matrix;
+#[expect(dead_code, reason = "shared with `it`, which uses all of it")]
 #[path = "../it/service.rs"]
 mod service;
+#[path = "../it/told.rs"]
+mod told;
 #[expect(dead_code, reason = "shared with `it`, which uses all of it")]
 #[path = "../it/wire.rs"]
 mod wire;

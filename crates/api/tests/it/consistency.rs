@@ -99,6 +99,26 @@ fn token(reply: &Reply) -> String {
 }
 
 #[tokio::test]
+async fn who_has_just_registered_is_known_though_no_replica_has_heard() {
+    let pair = Pair::start().await;
+    let account = ("newcomer@example.com", "correct horse battery staple");
+    let user = json!({ "email": account.0, "password": account.1 });
+    let registered = call(pair.here.public, "POST /v1/users", &[], Some(&user)).await;
+    assert_eq!(registered.status, 201, "{registered:?}");
+
+    let session = sign_in(pair.there.public, account).await;
+    let me = call(
+        pair.there.public,
+        "GET /v1/session",
+        &borrowed(&session),
+        None,
+    )
+    .await;
+
+    assert_eq!(me.status, 200, "{me:?}");
+}
+
+#[tokio::test]
 async fn a_token_makes_any_process_show_what_was_written() {
     let pair = Pair::start().await;
 

@@ -36,6 +36,14 @@ pub const PATIENT: [(&str, &str); 10] = [
     ("HOLDFAST__SHUTDOWN__GRACE", "30s"),
 ];
 
+/// For tests of faults: what ships, except that opening a connection may take as long as it does for a debug build on a busy
+/// machine.
+pub const AS_SHIPPED: [(&str, &str); 3] = [
+    ("HOLDFAST__POSTGRES__ACQUIRE_TIMEOUT", "800ms"),
+    ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "900ms"),
+    ("HOLDFAST__POSTGRES__CHECK_TIMEOUT", "900ms"),
+];
+
 /// A fresh database with every migration, dropped with the returned value.
 pub async fn database() -> Database {
     database_on(devstack::shared().await).await
@@ -121,11 +129,14 @@ impl Service {
         }
     }
 
-    pub fn signal(&self, signal: Signal) {
-        let pid = self
-            .child
+    pub fn pid(&self) -> u32 {
+        self.child
             .id()
-            .expect("the process has not been waited for");
+            .expect("the process has not been waited for")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid();
         nix::sys::signal::kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
     }
 
@@ -220,6 +231,9 @@ pub async fn seed(services: &Services, database: &Database, products: usize) {
 
 /// Email and password of a member of staff that [`seed`] makes.
 pub const STAFF: (&str, &str) = ("staff@holdfast.test", "staff-of-holdfast");
+
+/// Email and password of a customer that [`seed`] makes.
+pub const CUSTOMER: (&str, &str) = ("customer@holdfast.test", "customer-of-holdfast");
 
 /// The lines a process has printed.
 #[derive(Clone, Default)]

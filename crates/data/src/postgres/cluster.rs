@@ -180,12 +180,17 @@ impl Inner {
     }
 
     /// The first replica to come as far as `point` within `token_wait`. One that is known to be farther behind than that is
-    /// not waited for.
+    /// not waited for. When the primary is down there is nobody else to ask, and so more time.
     async fn replica_soon_at(&self, point: Point) -> Option<&Arc<Node>> {
-        let limit = self.config.token_wait;
+        let is_primary_up = self.primary.health.is_up();
+        let limit = match is_primary_up {
+            true => self.config.token_wait,
+            false => self.config.statement_timeout,
+        };
         let is_close = |node: &&Arc<Node>| {
             let lag = node.health.last_check().lag;
-            node.health.is_fit_for_reads() && lag.is_some_and(|lag| lag.time <= limit)
+            let is_near = lag.is_some_and(|lag| lag.time <= limit);
+            node.health.is_fit_for_reads() && (is_near || !is_primary_up)
         };
         let mut arrivals: FuturesUnordered<_> = self
             .replicas

@@ -264,13 +264,31 @@ impl<P: Place> Reader<P> {
         let Some(_permits) = self.fallback(cluster).await else {
             return Err(dependency_error(&cluster.primary, Cause::Exhausted.into()));
         };
-        let answer = self.on_primary(to.cluster, exchange).await?;
+        let answer = match self.on_primary(to.cluster, &exchange).await {
+            Err(error @ Error::Unavailable { .. }) if cause == Cause::Behind => {
+                let caught_up = self.on_replica_after_all(to.cluster, exchange).await;
+                return caught_up.unwrap_or(Err(error));
+            }
+            outcome => outcome?,
+        };
         if self.db.consistency.is_followed() {
             // No earlier than the read, and so no older than what it saw.
             let mark = self.on_primary(to.cluster, || Mark).await.ok().flatten();
             self.db.saw(to, mark);
         }
         Ok(answer)
+    }
+
+    /// For a read that no replica could answer yet, and then the primary neither: one may have come far enough meanwhile.
+    async fn on_replica_after_all<E: Exchange>(
+        &self,
+        cluster: &Cluster,
+        exchange: impl Fn() -> E,
+    ) -> Option<Result<E::Answer, Error>> {
+        let replica = cluster.0.replica_for(&self.db.consistency).await.ok()?;
+        let outcome = replica.read(exchange, self.replica_limit(cluster)).await;
+        self.note_taken_by(replica);
+        Some(outcome.map_err(|failure| dependency_error(replica, failure)))
     }
 
     /// A place among the reads that the primary takes for replicas; for an expendable one also a place among those.

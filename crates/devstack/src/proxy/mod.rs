@@ -97,7 +97,7 @@ impl Proxy {
     }
 
     /// The port on which clients are served.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.listen.port()
     }
 

@@ -1,20 +1,19 @@
 //! Password hashes: argon2id, computed by a few threads at a time. Each costs 19 MiB and tens of milliseconds of CPU, so
 //! without a bound a burst of logins would starve everything else on the machine.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{Error, PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    Params,
+    password_hash::{Error, PasswordVerifier, phc::PasswordHash},
 };
 use garde::Validate;
+use resilience::{Bulkhead, bulkhead};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 
+use super::hasher::Hasher;
 use crate::http::{ApiError, ApiResult};
 
 /// What a hash costs, and how many are computed at once: `sessions.passwords.*`.
@@ -27,9 +26,12 @@ pub struct Config {
     /// Passes over that memory.
     #[garde(range(min = 2, max = 20))]
     pub passes: u32,
-    /// Hashes computed at the same time. Each keeps one CPU busy.
+    /// Hashes computed at the same time. Each keeps one CPU busy, and the memory of each is kept.
     #[garde(range(min = 1, max = 256))]
     pub at_once: usize,
+    /// Logins that wait for their turn; further ones are answered with 503 at once.
+    #[garde(range(min = 0, max = 10_000))]
+    pub waiting_max: usize,
     /// How long a login may wait for its turn before it is answered with 503.
     #[serde(with = "humantime_serde")]
     #[garde(skip)]
@@ -42,6 +44,8 @@ impl Default for Config {
             memory_kib: 19_456,
             passes: 2,
             at_once: 2,
+            // As many as are done within the wait, at some 60 ms each.
+            waiting_max: 32,
             wait: Duration::from_secs(1),
         }
     }
@@ -50,9 +54,8 @@ impl Default for Config {
 /// Hashes and compares passwords. A clone is cheap and shares the bound.
 #[derive(Clone)]
 pub struct Passwords {
-    argon2: Argon2<'static>,
-    turns: Arc<Semaphore>,
-    wait: Duration,
+    hasher: Hasher,
+    turns: Bulkhead,
 }
 
 /// Whether a password is the one that was hashed.
@@ -70,14 +73,17 @@ impl Passwords {
         let params = Params::new(config.memory_kib, config.passes, 1, None)
             .expect("the ranges of the settings lie within argon2's");
         Self {
-            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
-            turns: Arc::new(Semaphore::new(config.at_once)),
-            wait: config.wait,
+            hasher: Hasher::new(params),
+            turns: Bulkhead::new(&bulkhead::Config {
+                calls_max: config.at_once,
+                waiting_max: config.waiting_max,
+                wait: config.wait,
+            }),
         }
     }
 
     pub async fn hash(&self, password: SecretString, deadline: Instant) -> ApiResult<String> {
-        self.in_turn(deadline, move |argon2| hash(argon2, &password))
+        self.in_turn(deadline, move |hasher| hash(hasher, &password))
             .await
     }
 
@@ -89,8 +95,8 @@ impl Passwords {
         stored: Option<String>,
         deadline: Instant,
     ) -> ApiResult<Verdict> {
-        self.in_turn(deadline, move |argon2| {
-            verify(argon2, &password, stored.as_deref())
+        self.in_turn(deadline, move |hasher| {
+            verify(hasher, &password, stored.as_deref())
         })
         .await
     }
@@ -98,18 +104,15 @@ impl Passwords {
     async fn in_turn<T: Send + 'static>(
         &self,
         deadline: Instant,
-        work: impl FnOnce(&Argon2<'static>) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&Hasher) -> Result<T, Error> + Send + 'static,
     ) -> ApiResult<T> {
-        let until = deadline.min(Instant::now() + self.wait);
-        let turn = timeout_at(until, Arc::clone(&self.turns).acquire_owned())
-            .await
-            .map_err(|_| ApiError::busy())?;
-        let turn = turn.map_err(ApiError::internal)?;
-        let argon2 = self.argon2.clone();
+        let turn = self.turns.enter(deadline).await;
+        let turn = turn.map_err(|_| ApiError::busy())?;
+        let hasher = self.hasher.clone();
         // The turn ends with the work, not with a client that has gone away.
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            work(&argon2)
+            work(&hasher)
         });
         done.await
             .map_err(ApiError::internal)?
@@ -117,30 +120,30 @@ impl Passwords {
     }
 }
 
-fn hash(argon2: &Argon2<'_>, password: &SecretString) -> Result<String, Error> {
-    Ok(argon2
-        .hash_password(password.expose_secret().as_bytes())?
+fn hash(hasher: &Hasher, password: &SecretString) -> Result<String, Error> {
+    Ok(hasher
+        .hash(password.expose_secret().as_bytes())?
         .to_string())
 }
 
 fn verify(
-    argon2: &Argon2<'_>,
+    hasher: &Hasher,
     password: &SecretString,
     stored: Option<&str>,
 ) -> Result<Verdict, Error> {
-    let nobody = nobody(argon2.params());
+    let nobody = nobody(hasher.params());
     let stored_hash =
         PasswordHash::new(stored.unwrap_or(&nobody)).map_err(|_| Error::EncodingInvalid)?;
-    match argon2.verify_password(password.expose_secret().as_bytes(), &stored_hash) {
+    match hasher.verify_password(password.expose_secret().as_bytes(), &stored_hash) {
         Ok(()) if stored.is_some() => {}
         Ok(()) | Err(Error::PasswordInvalid) => return Ok(Verdict::Wrong),
         Err(error) => return Err(error),
     }
     let params = Params::try_from(&stored_hash).map_err(|_| Error::EncodingInvalid)?;
-    let wanted = argon2.params();
+    let wanted = hasher.params();
     let weaker = params.m_cost() < wanted.m_cost() || params.t_cost() < wanted.t_cost();
     Ok(Verdict::Right {
-        stronger: weaker.then(|| hash(argon2, password)).transpose()?,
+        stronger: weaker.then(|| hash(hasher, password)).transpose()?,
     })
 }
 
@@ -241,11 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_cheaper_than_todays_comes_back_stronger() {
-        let old = Argon2::new(
-            Algorithm::Argon2id,
-            Version::V0x13,
-            Params::new(8192, 1, 1, None).unwrap(),
-        );
+        let old = Hasher::new(Params::new(8192, 1, 1, None).unwrap());
         let stored = hash(&old, &"correct horse".into()).unwrap();
 
         let verdict = passwords()
@@ -265,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn a_login_that_gets_no_turn_in_time_is_told_to_come_back() {
         let passwords = passwords();
-        let _busy = passwords.turns.acquire_many(2).await.unwrap();
+        let _busy = tokio::join!(passwords.turns.enter(soon()), passwords.turns.enter(soon()));
 
         let refused = passwords
             .hash("correct horse".into(), Instant::now())

@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "shared with the bench, which uses all of it")]
 #[path = "../../../benches/stack/generator.rs"]
 mod generator;
+mod logins;
 
 use std::{sync::Arc, time::Duration};
 

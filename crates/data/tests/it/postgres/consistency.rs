@@ -235,3 +235,33 @@ async fn the_reads_of_a_client_do_not_go_back_in_time() {
     assert_eq!(read(&rig, 2, Some(&own)).await, None);
     assert_eq!(read(&rig, 2, Some(&seen)).await, Some(7));
 }
+
+#[tokio::test]
+async fn without_a_primary_a_read_waits_until_a_replica_has_what_it_must_see() {
+    let stack = Stack::start().await.unwrap();
+    let rig = rig(&stack, Duration::from_millis(1)).await;
+    let mut admin = rig.admin().await;
+    stack.standby().pause_replay().await.unwrap();
+    let seen = write(&rig, 1, 1).await;
+    until("the standby has received the write", async || {
+        let received =
+            "select bool_and(flush_lsn >= pg_current_wal_lsn()) from pg_stat_replication";
+        let received: bool = sqlx::query_scalar(received)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+        received
+    })
+    .await;
+    stack.primary().kill().await.unwrap();
+    until("the primary is known to be down", async || {
+        !rig.primary().healthy
+    })
+    .await;
+
+    let (found, resumed) =
+        tokio::join!(read(&rig, 1, Some(&seen)), stack.standby().resume_replay());
+
+    resumed.unwrap();
+    assert_eq!(found, Some(1));
+}
