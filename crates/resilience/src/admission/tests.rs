@@ -239,3 +239,56 @@ async fn a_criticality_gets_its_share_however_much_the_others_want() {
     let sheddable = [Criticality::Sheddable; 3].map(enter);
     assert_eq!(sheddable.iter().filter(admitted).count(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_service_leaves_its_place_to_the_next() {
+    let admission = of_one();
+    let Entry::Admitted(first) = enter(&admission) else {
+        panic!("there was room");
+    };
+    let Entry::Queued(second) = enter(&admission) else {
+        panic!("there was no room");
+    };
+    let absence = first.absence();
+
+    let (one, other) = (absence.begin(), absence.begin());
+    let soon = Instant::now() + Duration::from_millis(1);
+    let second = second.admitted(soon).await;
+    assert!(second.is_ok());
+    drop((one, other));
+    assert_eq!(admission.snapshot().in_flight.iter().sum::<usize>(), 2);
+
+    drop((first, second));
+    assert_eq!(admission.snapshot().in_flight, [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_service_that_hangs_does_not_lower_the_limit() {
+    let admission = Admission::new(&Config::default(), 64);
+    let Entry::Admitted(warm) = enter(&admission) else {
+        panic!("there was room");
+    };
+    tokio::time::advance(Duration::from_millis(10)).await;
+    warm.finish(Outcome::Done);
+
+    for _ in 0..100 {
+        let permits = (0..40).map(|_| enter(&admission));
+        let waiting: Vec<_> = permits
+            .map(|entry| match entry {
+                Entry::Admitted(permit) => (permit.absence().begin(), permit),
+                Entry::Queued(_) | Entry::Refused(_) => panic!("there was room"),
+            })
+            .collect();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for (absent, permit) in waiting {
+            drop(absent);
+            permit.finish(Outcome::Failed);
+        }
+    }
+
+    assert!(
+        admission.snapshot().limit >= 64,
+        "{:?}",
+        admission.snapshot()
+    );
+}

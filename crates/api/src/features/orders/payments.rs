@@ -180,6 +180,7 @@ mod tests {
                 criticality: Criticality::CriticalPlus,
                 tenant: None,
                 id: RequestId::from_headers(&HeaderMap::new()),
+                absence: None,
                 trace: None,
             };
             self.payments.pay(self.order, amount_cents, &caller).await

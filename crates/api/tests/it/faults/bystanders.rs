@@ -53,6 +53,7 @@ async fn compare(name: &str, scene: &Scene, ask: impl AsyncFn(), hang: impl Asyn
     ratios.sort_by(f64::total_cmp);
     let median = ratios[ROUNDS / 2];
     println!("{name}: other pages keep {median:.3} of their rate, in all rounds {ratios:.3?}");
+    // Nor is any refused, which would be quick.
     load.all_answered(name);
     assert!(median >= RATIO_MIN, "{name}: {ratios:?}");
 }
