@@ -29,7 +29,7 @@ use crate::{
         breakers::Breakers,
         consistency::Tokenizer,
         degraded::Degradations,
-        health::{Check, Health},
+        health::{Check, Health, PAYMENTS},
         limits::Limits,
         outbound::{self, Service},
         session::SessionCookie,
@@ -139,23 +139,36 @@ impl AppState {
         let redis = self.redis.status();
         let nodes = self.clusters.status().into_iter().map(|node| Check {
             name: node.name,
+            kind: "datastore",
             healthy: node.healthy,
             age: node.checked_ago,
             error: node.error,
         });
         let redis = Check {
             name: data::redis::NAME.to_owned(),
+            kind: "datastore",
             healthy: redis.healthy,
             age: redis.age,
             error: redis.error,
         };
         let map = self.clusters.map_status().map(|map| Check {
             name: "shard-map".to_owned(),
+            kind: "datastore",
             healthy: map.healthy,
             age: map.confirmed_ago_ms.map(Duration::from_millis),
             error: (!map.healthy).then(|| "was not confirmed lately".to_owned()),
         });
-        nodes.chain(map).chain([redis]).collect()
+        // Nobody asks it in the background: it is as the last payments found it.
+        let payments = self.payments.as_ref().map(|payments| Check {
+            name: PAYMENTS.to_owned(),
+            kind: "component",
+            healthy: !payments.is_away(),
+            age: None,
+            error: payments
+                .is_away()
+                .then(|| "has failed too often".to_owned()),
+        });
+        nodes.chain(map).chain([redis]).chain(payments).collect()
     }
 
     /// Keeps what every answer says of the dependencies up with the background checks, for ever.

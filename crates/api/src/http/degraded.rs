@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use super::health::Check;
+use super::health::{Check, PAYMENTS};
 
 /// The header that lists them, separated by commas.
 pub const DEGRADED: HeaderName = HeaderName::from_static("degraded");
@@ -48,10 +48,12 @@ pub enum Degradation {
     ReplicaAway,
     /// Redis does not answer: no sessions, and what is cached is cached in each process.
     RedisAway,
+    /// The payment provider does not answer: orders wait for their payment.
+    PaymentsAway,
 }
 
 impl Degradation {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Stale,
         Self::RecommendationsFallback,
         Self::RecommendationsOff,
@@ -60,6 +62,7 @@ impl Degradation {
         Self::PrimaryAway,
         Self::ReplicaAway,
         Self::RedisAway,
+        Self::PaymentsAway,
     ];
 
     /// Its name, everywhere.
@@ -73,6 +76,7 @@ impl Degradation {
             Self::PrimaryAway => "primary_away",
             Self::ReplicaAway => "replica_away",
             Self::RedisAway => "redis_away",
+            Self::PaymentsAway => "payments_away",
         }
     }
 
@@ -85,6 +89,8 @@ impl Degradation {
         let name = check.name.as_str();
         if name == data::redis::NAME {
             Self::RedisAway
+        } else if name == PAYMENTS {
+            Self::PaymentsAway
         } else if name.contains("-replica") {
             Self::ReplicaAway
         } else {

@@ -1,7 +1,7 @@
 //! What the service does without is said in four places, and they say the same.
 
 use devstack::{Database, Fault, Stack, Target};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
@@ -14,10 +14,19 @@ struct Scene {
     stack: Stack,
     service: Service,
     product: String,
+    another: Value,
     _database: Database,
 }
 
 impl Scene {
+    /// Orders a product that nobody looks at: what was ordered is not in the cache any more.
+    async fn order_another(&self) -> Reply {
+        let staff = sign_in(self.service.public, STAFF).await;
+        let order = json!({ "lines": [{ "product_id": self.another, "quantity": 1 }] });
+        let (line, session) = ("POST /v1/orders", borrowed(&staff));
+        call(self.service.public, line, &session, Some(&order)).await
+    }
+
     /// Asks for `path` until its header names exactly `expected`; then the log says the same of that request, and the probe
     /// and the metric both say it of the process.
     async fn says(&self, path: &str, expected: &[&str]) {
@@ -86,12 +95,12 @@ async fn scene() -> Scene {
     let stack = Stack::start().await.unwrap();
     let database = database_on(&stack).await;
     seed(&stack, &database, 10).await;
-    let recommender = stack.upstream_url();
+    let upstream = stack.upstream_url();
+    let upstream = upstream.as_str();
     let settings = [
-        (
-            "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL",
-            recommender.as_str(),
-        ),
+        ("HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL", upstream),
+        ("HOLDFAST__ORDERS__PAYMENTS__URL", upstream),
+        ("HOLDFAST__ORDERS__PAYMENTS__BREAKER__FAILURES_IN_ROW", "1"),
         ("HOLDFAST__CACHE__LIFETIME__FRESH", "50ms"),
         ("HOLDFAST__CACHE__LIFETIME__STALE", "0s"),
         ("HOLDFAST__CACHE__LIFETIME__ON_ERROR", "1h"),
@@ -99,12 +108,13 @@ async fn scene() -> Scene {
     let settings = [&PATIENT[..], &settings].concat();
     let service = Service::start_on(&stack, &database, &settings).await;
     service.ready().await;
-    let page = get(service.public, "/v1/products?limit=1").await.json();
+    let page = get(service.public, "/v1/products?limit=2").await.json();
     let product = format!("/v1/products/{}", page["items"][0]["id"].as_str().unwrap());
     Scene {
         stack,
         service,
         product,
+        another: page["items"][1]["id"].clone(),
         _database: database,
     }
 }
@@ -125,12 +135,17 @@ async fn the_header_the_log_the_metric_and_the_probe_say_the_same_of_every_degra
     scene.stack.proxy(Target::Upstream).set(Fault::Down).await;
     lost(&recommendations, &["recommendations_fallback"]).await;
     lost(&product, &[]).await;
+    assert_eq!(scene.order_another().await.status, 503);
+    let mut away = vec!["payments_away"];
+    lost(&product, &away).await;
     scene.stack.standby().kill().await.unwrap();
-    lost(&product, &["replica_away"]).await;
+    away.push("replica_away");
+    lost(&product, &away).await;
     scene.stack.primary().kill().await.unwrap();
-    lost(&product, &["stale", "primary_away", "replica_away"]).await;
+    away.push("primary_away");
+    lost(&product, &[&away[..], &["stale"]].concat()).await;
     scene.stack.redis().kill().await.unwrap();
-    let away = ["primary_away", "replica_away", "redis_away"];
+    away.push("redis_away");
     lost("/v1/products", &away).await;
 
     assert_eq!(active, Names::new());

@@ -1,6 +1,7 @@
 //! What events must be, and what they must never cost.
 
 use http::StatusCode;
+use resilience::Rate;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -126,6 +127,22 @@ async fn only_few_and_small_events_that_can_be_kept_are_taken() {
     }
 
     assert_eq!(send(&app, viewed(3)).await.json()["accepted"], 3);
+}
+
+#[tokio::test]
+async fn they_do_not_use_up_what_their_sender_signs_in_with() {
+    let app = TestApp::with(|settings| {
+        settings.limits.address_write = Rate {
+            quota: 1,
+            window: Duration::from_secs(3600),
+        };
+    })
+    .await;
+
+    for _ in 0..5 {
+        let answer = send(&app, viewed(1)).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Calls to other services. Every one is made here, so that each is bounded, counted and given up in the same way:
 //!
 //! breaker → bulkhead → attempt (under its own timeout, the call's, and the request's deadline) → retry, where it is
-//! safe, within the budget.
+//! safe, within the budget. Meanwhile the request is none that we work on (`resilience::admission::Absence`).
 //!
 //! A call takes along the request's id (`X-Request-Id`), its trace (`traceparent`, `tracestate`), how long the answer is still
 //! of use (`Request-Timeout`, such as `250ms`) and how much it matters (`Request-Criticality`); to a service that has given us a
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 use resilience::{
     Breaker, Bulkhead, Retries,
+    admission::Absence,
     breaker::{Permit, State},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -92,6 +93,11 @@ impl Service {
             instruments,
             config: config.clone(),
         }))))
+    }
+
+    /// Whether it is left alone, because it has failed too often and no call has gone well since.
+    pub fn is_away(&self) -> bool {
+        self.0.breaker.state() != State::Closed
     }
 
     /// GETs `target`, a path with its query, and reads the JSON of the answer. Safe to repeat, so it is repeated when that
@@ -181,6 +187,7 @@ impl Inner {
         let deadline = caller
             .deadline
             .min(Instant::now() + self.config.total_timeout);
+        let _absent = caller.absence.as_ref().map(Absence::begin);
         self.retries.begin();
         let mut made = 0;
         loop {

@@ -13,10 +13,10 @@ use crate::http::{
     Caller,
     context::REQUEST_ID,
     envelope::{CALLER_KEY, REQUEST_CRITICALITY, REQUEST_TENANT, REQUEST_TIMEOUT},
+    idempotency::IDEMPOTENCY_KEY,
 };
 
 const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A method, where to, and what with.
 pub(super) struct Question {
