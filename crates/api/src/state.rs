@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 use data::{
     cache::Cache,
+    idempotency,
     postgres::{Clusters, Tokens},
     redis::Redis,
     sessions::Sessions,
@@ -24,6 +25,7 @@ use crate::{
     http::{
         self,
         admission::metrics::Collected,
+        breakers::Breakers,
         consistency::Tokenizer,
         degraded::Degradations,
         health::{Check, Health},
@@ -54,6 +56,8 @@ pub struct AppState {
     pub redis: Redis,
     /// How much each principal may ask.
     pub limits: Limits,
+    /// How long keys are worked on and remembered.
+    pub idempotency: Arc<idempotency::Config>,
     /// Both levels of the cache; features have their namespaces of it.
     pub cache: Cache,
     /// Who is signed in.
@@ -86,7 +90,11 @@ impl AppState {
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
         let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
-        let outbound = outbound::Metrics::register(registry);
+        let breakers = Breakers::register(registry);
+        for (dependency, breaker) in clusters.breakers().chain([redis.breaker()]) {
+            breakers.add(dependency, breaker);
+        }
+        let outbound = outbound::Metrics::register(registry, &breakers);
         let cookie_secure = settings.sessions.cookie_secure;
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));
@@ -100,6 +108,7 @@ impl AppState {
                 sessions.clone(),
                 cookie_secure,
             ),
+            idempotency: Arc::new(settings.idempotency.clone()),
             limits: Limits::new(&settings.limits, redis.clone(), registry),
             sessions,
             session_cookie: SessionCookie::new(cookie_secure),

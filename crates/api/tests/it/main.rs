@@ -11,6 +11,8 @@ mod failures;
 mod faults;
 mod hostile;
 mod http2;
+mod idempotency;
+mod ladders;
 mod limits;
 mod matrix;
 mod openapi;

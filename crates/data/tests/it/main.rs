@@ -7,8 +7,10 @@
 
 mod attempts;
 mod cache;
+mod idempotency;
 mod postgres;
 mod rates;
 mod redis;
+mod redis_breaker;
 mod redis_server;
 mod sessions;
