@@ -87,6 +87,7 @@ impl Caller {
             criticality: Criticality::SheddablePlus,
             tenant: None,
             id: RequestId::random(),
+            absence: None,
             trace: None,
         }
     }
