@@ -2,8 +2,10 @@
 //! levels, the session store, and what became of requests with a key. Knows neither axum nor any feature of the shop.
 
 pub mod attempts;
+mod breakers;
 pub mod cache;
 mod error;
+pub mod flags;
 pub mod idempotency;
 mod jitter;
 pub mod migrate;

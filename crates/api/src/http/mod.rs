@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod breakers;
 pub mod client_address;
 pub mod conditional;
 pub(crate) mod config;

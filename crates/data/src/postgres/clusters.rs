@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use futures::future::{join, join_all};
 use prometheus_client::registry::Registry;
+use resilience::Breaker;
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +100,12 @@ impl Clusters {
         clusters.flat_map(|(_, cluster)| cluster.status()).collect()
     }
 
+    /// The breaker before each node, with its name in metrics.
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, &Breaker)> {
+        let nodes = self.0.nodes();
+        nodes.map(|node| (node.name.as_str(), node.health.breaker()))
+    }
+
     /// The oldest schema of any cluster, as the background checks last saw them; a cluster that was never seen does not
     /// count, or it would keep the others from being used. None before home was seen.
     pub fn schema_version(&self) -> Option<i64> {
@@ -136,6 +144,16 @@ impl Clusters {
     pub(super) fn position(&self, name: &str) -> Option<u8> {
         let mut names = self.0.clusters.iter().map(|(name, _)| name);
         u8::try_from(names.position(|known| known == name)?).ok()
+    }
+
+    /// How home's servers are used.
+    pub(crate) fn home_config(&self) -> &Config {
+        &self.home().0.config
+    }
+
+    /// How sessions on home's primary are opened.
+    pub(crate) fn home_options(&self) -> PgConnectOptions {
+        self.home().0.primary.session_options().clone()
     }
 
     pub(super) fn home(&self) -> &Cluster {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use fastrand::Rng;
+use tokio::time::{Instant, advance};
 
 use super::{
     Admission, Config, Entry, Outcome, Refusal, Shares,
@@ -238,4 +239,125 @@ async fn a_criticality_gets_its_share_however_much_the_others_want() {
     ));
     let sheddable = [Criticality::Sheddable; 3].map(enter);
     assert_eq!(sheddable.iter().filter(admitted).count(), 2);
+}
+
+/// Whoever comes, ends well or badly, or goes away while it works or waits.
+#[tokio::test(start_paused = true)]
+async fn no_order_of_events_moves_the_limit_out_of_its_bounds_or_loses_a_place() {
+    const CEILING: usize = 20;
+    for seed in 0..200 {
+        let mut rng = Rng::with_seed(seed);
+        fastrand::seed(seed);
+        let config = Config {
+            limit_min: 2,
+            limit_initial: 10,
+            delay_tolerated: Duration::from_millis(rng.u64(..2)),
+            window: Duration::from_millis(10),
+            window_samples_min: 5,
+            ..Config::default()
+        };
+        let admission = Admission::new(&config, CEILING);
+        let (mut working, mut waiting) = (Vec::new(), Vec::new());
+        for _ in 0..400 {
+            match rng.u8(..8) {
+                0..=3 => match admission.enter(
+                    rng.choice(Criticality::ALL).unwrap(),
+                    rng.usize(..2),
+                    rng.u8(..3),
+                ) {
+                    Entry::Admitted(permit) => working.push(permit),
+                    Entry::Queued(queued) => waiting.push(queued),
+                    Entry::Refused(_) => {}
+                },
+                4..=5 if !working.is_empty() => {
+                    let permit = working.swap_remove(rng.usize(..working.len()));
+                    let outcomes = [Outcome::Done, Outcome::Failed, Outcome::TimedOut];
+                    permit.finish(rng.choice(outcomes).unwrap());
+                }
+                6 if !working.is_empty() => drop(working.swap_remove(rng.usize(..working.len()))),
+                6 if !waiting.is_empty() => drop(waiting.swap_remove(rng.usize(..waiting.len()))),
+                _ if !waiting.is_empty() => {
+                    let queued = waiting.swap_remove(rng.usize(..waiting.len()));
+                    let soon = Instant::now() + Duration::from_millis(4);
+                    working.extend(queued.admitted(soon).await.ok());
+                }
+                _ => advance(Duration::from_millis(rng.u64(..20))).await,
+            }
+            let limit = admission.snapshot().limit;
+            assert!((2..=CEILING).contains(&limit), "seed {seed}: {limit}");
+            assert!(working.len() <= CEILING, "seed {seed}: {}", working.len());
+        }
+        drop((working, waiting));
+
+        assert_eq!(admission.snapshot().in_flight, [0; 4], "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_service_leaves_its_place_to_the_next() {
+    let admission = of_one();
+    let Entry::Admitted(first) = enter(&admission) else {
+        panic!("there was room");
+    };
+    let Entry::Queued(second) = enter(&admission) else {
+        panic!("there was no room");
+    };
+    let absence = first.absence();
+
+    let (one, other) = (absence.begin(), absence.begin());
+    let soon = Instant::now() + Duration::from_millis(1);
+    let second = second.admitted(soon).await;
+    assert!(second.is_ok());
+    drop((one, other));
+    assert_eq!(admission.snapshot().in_flight.iter().sum::<usize>(), 2);
+
+    drop((first, second));
+    assert_eq!(admission.snapshot().in_flight, [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_leaves_behind_waits_on_nobodys_account() {
+    let admission = of_one();
+    let Entry::Admitted(permit) = enter(&admission) else {
+        panic!("there was room");
+    };
+    let absence = permit.absence();
+
+    let absent = absence.begin();
+    drop(permit);
+    drop(absent);
+    drop(absence.begin());
+
+    assert_eq!(admission.snapshot().in_flight, [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_service_that_hangs_does_not_lower_the_limit() {
+    let admission = Admission::new(&Config::default(), 64);
+    let Entry::Admitted(warm) = enter(&admission) else {
+        panic!("there was room");
+    };
+    tokio::time::advance(Duration::from_millis(10)).await;
+    warm.finish(Outcome::Done);
+
+    for _ in 0..100 {
+        let permits = (0..40).map(|_| enter(&admission));
+        let waiting: Vec<_> = permits
+            .map(|entry| match entry {
+                Entry::Admitted(permit) => (permit.absence().begin(), permit),
+                Entry::Queued(_) | Entry::Refused(_) => panic!("there was room"),
+            })
+            .collect();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for (absent, permit) in waiting {
+            drop(absent);
+            permit.finish(Outcome::Failed);
+        }
+    }
+
+    assert!(
+        admission.snapshot().limit >= 64,
+        "{:?}",
+        admission.snapshot()
+    );
 }

@@ -13,4 +13,5 @@ pub mod rig;
 mod round_trips;
 mod routing;
 mod shards;
+mod slow;
 mod transactions;
