@@ -204,9 +204,20 @@ pub fn assert_replayed(again: &Reply, first: &Reply) {
 /// Fifty at once wait for the table of keys, so all have found their session when Redis dies.
 #[tokio::test]
 async fn of_fifty_identical_posts_to_two_processes_without_redis_one_takes_effect() {
-    let connections = ("HOLDFAST__POSTGRES__PRIMARY_CONNECTIONS_MAX", "25");
-    let patience = ("HOLDFAST__POSTGRES__LOCK_TIMEOUT", "5s");
-    let scene = Scene::start(&[connections, patience]).await;
+    let scene = Scene::start(&[
+        ("HOLDFAST__POSTGRES__PRIMARY_CONNECTIONS_MAX", "25"),
+        // As long as it takes a busy machine to open all of them.
+        ("HOLDFAST__POSTGRES__ACQUIRE_TIMEOUT", "16s"),
+        ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "17s"),
+        ("HOLDFAST__POSTGRES__LOCK_TIMEOUT", "18s"),
+        ("HOLDFAST__POSTGRES__STATEMENT_TIMEOUT", "19s"),
+        ("HOLDFAST__HTTP__READ_DEADLINE", "20s"),
+        ("HOLDFAST__HTTP__WRITE_DEADLINE", "21s"),
+        ("HOLDFAST__IDEMPOTENCY__LEASE", "30s"),
+        ("HOLDFAST__SHUTDOWN__DRAIN_TIMEOUT", "22s"),
+        ("HOLDFAST__SHUTDOWN__GRACE", "40s"),
+    ])
+    .await;
     let other = scene.another(&[]).await;
     let mut admin = admin(&scene.database).await;
     admin
