@@ -1,5 +1,5 @@
 //! The service. Read it in this order: the roles a process can take, the settings it takes them with, the state its
-//! requests share, the edge they pass, and the features that answer them.
+//! requests share, the edge they pass, the features that answer them, and the flags that switch some of those off.
 
 pub mod roles;
 
@@ -8,6 +8,7 @@ pub mod settings;
 pub mod state;
 
 pub mod features;
+pub mod flags;
 pub mod http;
 mod ranges;
 

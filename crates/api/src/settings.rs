@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use settings::{Fault, ladder};
 
 use crate::{
-    features,
+    features, flags,
     http::{self, outbound},
     ladders,
     roles::shutdown,
@@ -31,6 +31,9 @@ pub struct Settings {
     /// How much is worked on at once, and who is refused when it is too much.
     #[garde(dive)]
     pub admission: resilience::admission::Config,
+    /// What is switched on and off, by whom.
+    #[garde(dive)]
+    pub flags: flags::Config,
     /// How the process ends.
     #[garde(dive)]
     pub shutdown: shutdown::Config,
@@ -89,8 +92,12 @@ impl settings::Settings for Settings {
         "redis.url",
         "admin.token",
         "http.caller_keys",
+        "flags.ofrep.caller_key",
+        "flags.ofrep.token",
         "orders.payments.caller_key",
+        "orders.payments.token",
         "recommendations.upstream.caller_key",
+        "recommendations.upstream.token",
     ];
 
     fn rules(&self, profile: &str) -> Vec<Fault> {
@@ -101,6 +108,7 @@ impl settings::Settings for Settings {
             self.shards(),
             self.direct_url(),
             self.limits_in_order(),
+            self.flag_ladders(),
         ]
         .concat();
         let postgres = &self.postgres;
@@ -229,6 +237,21 @@ impl Settings {
                 &self.orders.payments,
                 ("http.write_deadline", http.write_deadline),
             ),
+        ]
+        .concat()
+    }
+
+    /// A look that fails leaves time for another before what is known is stale.
+    fn flag_ladders(&self) -> Vec<Fault> {
+        let flags = &self.flags;
+        let stale_after = ("flags.stale_after", flags.stale_after);
+        [
+            ladder(&[("flags.poll_interval", flags.poll_interval), stale_after]),
+            ladder(&[
+                ("flags.brownout.calm_min", flags.brownout.calm_min),
+                ("flags.brownout.calm_max", flags.brownout.calm_max),
+            ]),
+            upstream_ladders("flags.ofrep", &flags.ofrep, stale_after),
         ]
         .concat()
     }

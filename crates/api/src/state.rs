@@ -22,15 +22,16 @@ use crate::{
         recommendations::Recommender,
         sessions::{Passwords, Throttle},
     },
+    flags::Flags,
     http::{
         self,
         admission::metrics::Collected,
         breakers::Breakers,
         consistency::Tokenizer,
         degraded::Degradations,
-        health::{Check, Health},
+        health::{Check, Health, PAYMENTS},
         limits::Limits,
-        outbound,
+        outbound::{self, Service},
         session::SessionCookie,
     },
     settings::Settings,
@@ -50,6 +51,8 @@ pub struct AppState {
     pub degradations: Degradations,
     /// Who is worked for, and who is refused.
     pub admission: Admission,
+    /// What is switched on.
+    pub flags: Flags,
     /// Postgres, all of it; handlers take the extractor `Db`, which knows the request's deadline.
     pub clusters: Clusters,
     /// The shared connection to Redis.
@@ -95,6 +98,7 @@ impl AppState {
             breakers.add(dependency, breaker);
         }
         let outbound = outbound::Metrics::register(registry, &breakers);
+        let flag_service = Service::new("ofrep", &settings.flags.ofrep, &outbound)?;
         let cookie_secure = settings.sessions.cookie_secure;
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));
@@ -103,6 +107,7 @@ impl AppState {
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
             admission,
+            flags: Flags::new(&settings.flags, flag_service, registry),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),
@@ -134,23 +139,36 @@ impl AppState {
         let redis = self.redis.status();
         let nodes = self.clusters.status().into_iter().map(|node| Check {
             name: node.name,
+            kind: "datastore",
             healthy: node.healthy,
             age: node.checked_ago,
             error: node.error,
         });
         let redis = Check {
             name: data::redis::NAME.to_owned(),
+            kind: "datastore",
             healthy: redis.healthy,
             age: redis.age,
             error: redis.error,
         };
         let map = self.clusters.map_status().map(|map| Check {
             name: "shard-map".to_owned(),
+            kind: "datastore",
             healthy: map.healthy,
             age: map.confirmed_ago_ms.map(Duration::from_millis),
             error: (!map.healthy).then(|| "was not confirmed lately".to_owned()),
         });
-        nodes.chain(map).chain([redis]).collect()
+        // Nobody asks it in the background: it is as the last payments found it.
+        let payments = self.payments.as_ref().map(|payments| Check {
+            name: PAYMENTS.to_owned(),
+            kind: "component",
+            healthy: !payments.is_away(),
+            age: None,
+            error: payments
+                .is_away()
+                .then(|| "has failed too often".to_owned()),
+        });
+        nodes.chain(map).chain([redis]).chain(payments).collect()
     }
 
     /// Keeps what every answer says of the dependencies up with the background checks, for ever.

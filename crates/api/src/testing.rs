@@ -1,6 +1,8 @@
 //! A whole service for one slice test: the public router in its stack of layers, over a database and a Redis key prefix
 //! of its own, without a socket. Tests speak HTTP to it and nothing else.
 
+use std::{env, fs};
+
 use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use devstack::{Database, Meter, Services, Traffic};
@@ -89,6 +91,21 @@ impl TestApp {
         settings.redis.url = SecretString::from(meters.redis.url());
         change(&mut settings);
         Self::serve(&settings, database, Some(meters)).await
+    }
+
+    /// The same with a flag set by hand: it is off in the copy that the app starts with.
+    pub async fn metered_without(flag: &str) -> Self {
+        let path = env::temp_dir().join(format!("holdfast-flags-{:x}.json", fastrand::u64(..)));
+        let set = json!({
+            "value": false, "reason": "a test", "changed_by": "a test",
+            "changed_at": "2026-01-01T00:00:00Z", "expires_at": "9999-01-01T00:00:00Z",
+        });
+        let copy = json!({ "by_hand": { flag: set }, "remote": null });
+        fs::write(&path, copy.to_string()).unwrap();
+        let app = Self::metered_with(|settings| settings.flags.copy_path = Some(path.clone()));
+        let app = app.await;
+        fs::remove_file(path).unwrap();
+        app
     }
 
     #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]

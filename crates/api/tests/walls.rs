@@ -1,10 +1,15 @@
-//! The walls between the crates, checked against what each `Cargo.toml` says, and the one inside each feature. A crate
+//! The walls between the crates, checked against what each `Cargo.toml` says, and the one inside each feature; and the dates of the flags. A crate
 //! without a line in [`WALLS`] fails, so that a new one states its place first. A binary of its own, because it needs
 //! nothing of the service and answers before that is built.
 
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
+use time::{Date, Duration, OffsetDateTime};
+
+#[expect(dead_code, reason = "the service uses all of it")]
+#[path = "../src/flags/list.rs"]
+mod flags;
 
 /// What one crate of the workspace may use.
 struct Wall {
@@ -122,6 +127,23 @@ fn a_feature_holds_its_sql_in_its_store() {
         "no store was found below {}",
         features.display()
     );
+}
+
+#[test]
+fn no_flag_has_outlived_its_date() {
+    let declared = || flags::Flag::ALL.map(flags::Flag::declared);
+    let today = OffsetDateTime::now_utc().date();
+    let latest = declared().map(|flag| flag.expires).into_iter().max();
+    let after: Date = latest.expect("there are flags") + Duration::DAY;
+
+    let now = flags::outlived(declared(), today);
+    let then = flags::outlived(declared(), after);
+
+    assert!(now.is_empty(), "{}", now.join("\n"));
+    for flag in declared() {
+        let named = |sentence: &String| sentence.contains(flag.name);
+        assert!(then.iter().any(named), "{then:?}");
+    }
 }
 
 /// Counts the stores below `folder` that hold `needle`, and collects the other files that do.

@@ -41,6 +41,7 @@ pub(crate) fn environment(stack: &Services) -> Vec<(&'static str, String)> {
             "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL",
             stack.upstream_url(),
         ),
+        ("HOLDFAST__ORDERS__PAYMENTS__URL", stack.upstream_url()),
         ("DATABASE_URL", stack.primary_direct_url(DATABASE)),
     ]
 }

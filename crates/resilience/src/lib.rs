@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod breaker;
+pub mod brownout;
 pub mod bulkhead;
 mod criticality;
 mod keyed;
@@ -17,6 +18,7 @@ pub mod retry;
 mod throttle;
 
 pub use breaker::{Breaker, BreakerOpen};
+pub use brownout::Brownout;
 pub use bulkhead::{Bulkhead, BulkheadFull};
 pub use criticality::Criticality;
 pub use keyed::Keyed;

@@ -1,4 +1,4 @@
-//! The admin listener: probes, metrics, status and the log level, on a port of its own and a runtime of its own, so
+//! The admin listener: probes, metrics, status, flags and the log level, on a port of its own and a runtime of its own, so
 //! that an overloaded service still says how it is.
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -21,7 +21,10 @@ use super::{
     health, observe,
     server::Server,
 };
-use crate::state::AppState;
+use crate::{
+    flags::{self, Flags},
+    state::AppState,
+};
 
 /// Bytes of a body this listener accepts: a log filter is a line.
 const BODY_BYTES_MAX: usize = 4096;
@@ -37,6 +40,18 @@ pub struct AdminState {
 impl FromRef<AdminState> for Arc<health::Health> {
     fn from_ref(state: &AdminState) -> Self {
         Arc::clone(&state.app.health)
+    }
+}
+
+impl FromRef<AdminState> for Arc<Config> {
+    fn from_ref(state: &AdminState) -> Self {
+        Arc::clone(&state.app.http)
+    }
+}
+
+impl FromRef<AdminState> for Flags {
+    fn from_ref(state: &AdminState) -> Self {
+        state.app.flags.clone()
     }
 }
 
@@ -72,6 +87,7 @@ fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/log-level", get(log_level).put(set_log_level))
+        .merge(flags::routes::routes())
         .with_state(state)
         .merge(health::routes().with_state(app))
         .fallback(async || ApiError::NotFound)
@@ -122,7 +138,7 @@ async fn set_log_level(
 }
 
 /// A caller who may change something: it has the token, or there is none and only this host can call.
-struct Operator;
+pub struct Operator;
 
 impl FromRequestParts<AdminState> for Operator {
     type Rejection = ApiError;

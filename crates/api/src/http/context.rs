@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, request::Parts};
-use resilience::Criticality;
+use resilience::{Criticality, admission::Absence};
 use telemetry::trace::Incoming;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
@@ -73,8 +73,23 @@ pub struct Caller {
     /// For whom it is, if a trusted caller has said so.
     pub tenant: Option<Arc<str>>,
     pub id: RequestId,
+    /// Lets go of the request's place while another service is waited for; none of work that nobody has admitted.
+    pub absence: Option<Absence>,
     /// The request's place in its trace; none in a router without the layer that finds it.
     pub trace: Option<Incoming>,
+}
+
+impl Caller {
+    /// For what the process asks on its own behalf.
+    pub fn background(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            criticality: Criticality::SheddablePlus,
+            tenant: None,
+            id: RequestId::random(),
+            trace: None,
+        }
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -93,6 +108,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             criticality: criticality.unwrap_or(Criticality::Critical),
             tenant,
             id: id.unwrap_or_else(|| RequestId::from_headers(&parts.headers)),
+            absence: parts.extensions.get::<Absence>().cloned(),
             trace: parts.extensions.get::<Incoming>().cloned(),
         })
     }

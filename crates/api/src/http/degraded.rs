@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use super::health::Check;
+use super::health::{Check, PAYMENTS};
 
 /// The header that lists them, separated by commas.
 pub const DEGRADED: HeaderName = HeaderName::from_static("degraded");
@@ -36,21 +36,33 @@ pub enum Degradation {
     Stale,
     /// Recommendations are older ones, or what sells best, because the recommender does not answer.
     RecommendationsFallback,
+    /// There are no recommendations, because their flag is off.
+    RecommendationsOff,
+    /// What clients tell for analytics is not kept, because that flag is off.
+    EventsOff,
+    /// Orders come without their products, because that flag is off.
+    OrderProductsOff,
     /// A primary does not answer, or home no longer confirms what lies on which cluster: something cannot be written.
     PrimaryAway,
     /// A replica does not answer, or is too far behind: the others do its work.
     ReplicaAway,
     /// Redis does not answer: no sessions, and what is cached is cached in each process.
     RedisAway,
+    /// The payment provider does not answer: orders wait for their payment.
+    PaymentsAway,
 }
 
 impl Degradation {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Stale,
         Self::RecommendationsFallback,
+        Self::RecommendationsOff,
+        Self::EventsOff,
+        Self::OrderProductsOff,
         Self::PrimaryAway,
         Self::ReplicaAway,
         Self::RedisAway,
+        Self::PaymentsAway,
     ];
 
     /// Its name, everywhere.
@@ -58,9 +70,13 @@ impl Degradation {
         match self {
             Self::Stale => "stale",
             Self::RecommendationsFallback => "recommendations_fallback",
+            Self::RecommendationsOff => "recommendations_off",
+            Self::EventsOff => "events_off",
+            Self::OrderProductsOff => "order_products_off",
             Self::PrimaryAway => "primary_away",
             Self::ReplicaAway => "replica_away",
             Self::RedisAway => "redis_away",
+            Self::PaymentsAway => "payments_away",
         }
     }
 
@@ -73,6 +89,8 @@ impl Degradation {
         let name = check.name.as_str();
         if name == data::redis::NAME {
             Self::RedisAway
+        } else if name == PAYMENTS {
+            Self::PaymentsAway
         } else if name.contains("-replica") {
             Self::ReplicaAway
         } else {

@@ -27,6 +27,9 @@ use crate::state::AppState;
 /// How often the request runtime shows that it is running.
 const PULSE: Duration = Duration::from_millis(100);
 
+/// The payment provider's name, in probes and in the metrics of calls to it.
+pub const PAYMENTS: &str = "payments";
+
 /// The stages of a process, as a balancer sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -50,6 +53,8 @@ pub struct Health {
 pub struct Check {
     /// Such as `postgres-primary` or `redis`.
     pub name: String,
+    /// `datastore`, or `component` for another service (draft-inadarei-api-health-check section 4.1).
+    pub kind: &'static str,
     /// Whether it answered.
     pub healthy: bool,
     /// How long ago it was asked; none before the first time.
@@ -171,7 +176,7 @@ async fn readiness(State(state): State<AppState>) -> Response {
 
 fn check_entry(check: &Check, required: &[String]) -> (String, Value) {
     let entry = json!([{
-        "componentType": "datastore",
+        "componentType": check.kind,
         "status": if check.healthy { "pass" } else { "fail" },
         "required": required.contains(&check.name),
         "observedValue": check.age.map(|age| age.as_millis()),
@@ -204,6 +209,7 @@ mod tests {
     fn check(name: &str, healthy: bool) -> Check {
         Check {
             name: name.to_owned(),
+            kind: "datastore",
             healthy,
             age: None,
             error: None,

@@ -39,6 +39,11 @@ impl<R: DeserializeOwned + PartialEq> TryFrom<String> for Include<R> {
 }
 
 impl<R: PartialEq> Include<R> {
+    /// Whether `relation` is to be included.
+    pub fn has(&self, relation: &R) -> bool {
+        self.0.contains(relation)
+    }
+
     /// What `keys` refer to, by key, if `relation` is to be included. `load` is called once for all keys, each of them
     /// given once, and not at all where there are none: a page costs one statement more, however long it is.
     pub async fn load<K: Ord + Hash, V, E>(
@@ -47,7 +52,7 @@ impl<R: PartialEq> Include<R> {
         keys: impl IntoIterator<Item = K>,
         load: impl AsyncFnOnce(Vec<K>) -> Result<Vec<(K, V)>, E>,
     ) -> Result<Option<HashMap<K, V>>, E> {
-        if !self.0.contains(&relation) {
+        if !self.has(&relation) {
             return Ok(None);
         }
         let keys: BTreeSet<K> = keys.into_iter().collect();

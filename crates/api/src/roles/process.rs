@@ -54,6 +54,7 @@ impl Process {
             signals: Some(signals),
         };
         process.watch_dependencies();
+        process.keep_flags();
         process.resolve_holds(&settings.orders);
         process.finish_orders(&settings.orders);
         process.remove_expired_keys(&settings.idempotency);
@@ -74,6 +75,17 @@ impl Process {
         let (health, stop) = (self.state.health.clone(), self.stop.clone());
         self.background
             .spawn(async move { stop.run_until_cancelled(health.beat()).await });
+    }
+
+    fn keep_flags(&self) {
+        let AppState {
+            flags,
+            clusters,
+            admission,
+            ..
+        } = self.state.clone();
+        let stop = self.stop.clone();
+        self.background.spawn(flags.keep(clusters, admission, stop));
     }
 
     /// In every role, so that nothing is left held where no process has another role.
@@ -110,7 +122,7 @@ impl Process {
         };
         let address = admin::spawn(state)
             .with_context(|| format!("cannot listen on admin.listen = {listen}"))?;
-        tracing::info!(%address, "admin listener: /health /ready /metrics /status /log-level");
+        tracing::info!(%address, "admin listener: /health /ready /metrics /status /flags /log-level");
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod degraded;
 mod events;
 mod failures;
 mod faults;
+mod flags;
 mod hostile;
 mod http2;
 mod idempotency;

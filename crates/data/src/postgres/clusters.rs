@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::{join, join_all};
 use prometheus_client::registry::Registry;
 use resilience::Breaker;
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -143,6 +144,16 @@ impl Clusters {
     pub(super) fn position(&self, name: &str) -> Option<u8> {
         let mut names = self.0.clusters.iter().map(|(name, _)| name);
         u8::try_from(names.position(|known| known == name)?).ok()
+    }
+
+    /// How home's servers are used.
+    pub(crate) fn home_config(&self) -> &Config {
+        &self.home().0.config
+    }
+
+    /// How sessions on home's primary are opened.
+    pub(crate) fn home_options(&self) -> PgConnectOptions {
+        self.home().0.primary.session_options().clone()
     }
 
     pub(super) fn home(&self) -> &Cluster {

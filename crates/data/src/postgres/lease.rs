@@ -148,9 +148,10 @@ impl Lease {
         let Some(failure) = failure else {
             return permit.record(true, took);
         };
-        // A pooled connection may have died long ago; only a new one tells how the node is now.
+        // A pooled connection may have died long ago; only a new one tells how the node is now. A stale plan is an answer.
         let is_old_news = failure.cause == Cause::Lost && self.is_reused();
-        if failure.cause.blames_the_node() && !is_old_news {
+        let is_blamed = failure.cause.blames_the_node() && !is_stale_plan(failure);
+        if is_blamed && !is_old_news {
             permit.record(false, took);
         }
     }

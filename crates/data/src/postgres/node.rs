@@ -271,6 +271,11 @@ impl Node {
         found.map(|(connection, _)| connection)
     }
 
+    /// How its sessions are opened.
+    pub(super) fn session_options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
     pub(super) fn status(&self) -> deadpool::Status {
         self.pool.load().status()
     }

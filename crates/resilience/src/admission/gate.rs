@@ -126,7 +126,7 @@ impl Gate {
         Verdict::Queued { until, answer }
     }
 
-    /// Ends a request, and gives those of the queue for whom there is room now; they count as begun.
+    /// Ends a request, and gives those of the queue for whom there is room now.
     pub(super) fn leave(&mut self, now: Instant, visitor: Visitor, sample: &Sample) -> Vec<Waiter> {
         let in_flight = self.in_flight.iter().sum();
         if self.limiter.record(now, in_flight, sample) {
@@ -134,6 +134,22 @@ impl Gate {
         }
         self.in_flight[visitor.criticality as usize] -= 1;
         self.tenants.end(visitor.place);
+        self.next_ones()
+    }
+
+    /// Gives away the place of a request that is not worked on for the time being.
+    pub(super) fn step_out(&mut self, visitor: Visitor) -> Vec<Waiter> {
+        self.in_flight[visitor.criticality as usize] -= 1;
+        self.next_ones()
+    }
+
+    /// Counts it again, whether or not there is room: what was begun is finished.
+    pub(super) fn step_in(&mut self, visitor: Visitor) {
+        self.in_flight[visitor.criticality as usize] += 1;
+    }
+
+    /// Those of the queue for whom there is room now; they count as begun.
+    fn next_ones(&mut self) -> Vec<Waiter> {
         let mut waiters = Vec::new();
         for level in (0..LEVELS).rev() {
             while self.has_room(level) {
@@ -164,6 +180,11 @@ impl Gate {
             queued: std::array::from_fn(|level| self.queues[level].len()),
             refused: self.refused,
         }
+    }
+
+    /// Whether there is an overload of sheddable work, or of critical work.
+    pub(super) fn is_overloaded_at_all(&self, now: Instant) -> bool {
+        [false, true].map(|is_critical| self.is_overloaded(now, is_critical)) != [false; 2]
     }
 
     /// Whether its caller has its part already, and would take what is spared for those who have not.

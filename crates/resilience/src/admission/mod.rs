@@ -2,8 +2,9 @@
 //!
 //! How much is worked on at once, the limiter finds out. Within that each criticality is sure of a share of what it
 //! needs, the rest goes to the most critical who want it, and in an overload no caller gets more than its part. A
-//! decision is a few comparisons under a lock that nobody holds for long; it asks nothing and allocates nothing.
+//! decision is a few comparisons under a lock that nobody holds for long; it asks nothing, and a refusal allocates nothing.
 
+mod absence;
 mod config;
 mod gate;
 mod limiter;
@@ -26,6 +27,7 @@ use tokio::{
 };
 
 pub use self::{
+    absence::{Absence, Absent},
     config::{Config, Shares},
     gate::Snapshot,
     limiter::Outcome,
@@ -124,6 +126,11 @@ impl Admission {
         &self.config
     }
 
+    /// Whether there was no room again and again, for as long as counts.
+    pub fn is_overloaded(&self) -> bool {
+        self.gate().is_overloaded_at_all(Instant::now())
+    }
+
     /// How it stands.
     pub fn snapshot(&self) -> Snapshot {
         self.gate().snapshot()
@@ -136,6 +143,7 @@ impl Admission {
             visitor,
             has_waited,
             outcome: Outcome::Failed,
+            absence: Absence::new(self.clone(), visitor),
         }
     }
 
@@ -190,9 +198,15 @@ pub struct Permit {
     visitor: Visitor,
     has_waited: bool,
     outcome: Outcome,
+    absence: Absence,
 }
 
 impl Permit {
+    /// For whatever waits for other services on the request's behalf.
+    pub fn absence(&self) -> Absence {
+        self.absence.clone()
+    }
+
     /// Gives it back and tells how the work ended.
     pub fn finish(mut self, outcome: Outcome) {
         // Its time may have gone by in the queue. If that lowered the limit, the queue would only become longer.
@@ -206,9 +220,10 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let now = Instant::now();
+        let took = now.saturating_duration_since(self.begun);
         let sample = Sample {
             kind: self.visitor.kind,
-            took: now.saturating_duration_since(self.begun),
+            took: took.saturating_sub(self.absence.end()),
             outcome: mem::replace(&mut self.outcome, Outcome::Failed),
         };
         let waiters = self.admission.gate().leave(now, self.visitor, &sample);

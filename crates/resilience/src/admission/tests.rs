@@ -292,3 +292,72 @@ async fn no_order_of_events_moves_the_limit_out_of_its_bounds_or_loses_a_place()
         assert_eq!(admission.snapshot().in_flight, [0; 4], "seed {seed}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_service_leaves_its_place_to_the_next() {
+    let admission = of_one();
+    let Entry::Admitted(first) = enter(&admission) else {
+        panic!("there was room");
+    };
+    let Entry::Queued(second) = enter(&admission) else {
+        panic!("there was no room");
+    };
+    let absence = first.absence();
+
+    let (one, other) = (absence.begin(), absence.begin());
+    let soon = Instant::now() + Duration::from_millis(1);
+    let second = second.admitted(soon).await;
+    assert!(second.is_ok());
+    drop((one, other));
+    assert_eq!(admission.snapshot().in_flight.iter().sum::<usize>(), 2);
+
+    drop((first, second));
+    assert_eq!(admission.snapshot().in_flight, [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_leaves_behind_waits_on_nobodys_account() {
+    let admission = of_one();
+    let Entry::Admitted(permit) = enter(&admission) else {
+        panic!("there was room");
+    };
+    let absence = permit.absence();
+
+    let absent = absence.begin();
+    drop(permit);
+    drop(absent);
+    drop(absence.begin());
+
+    assert_eq!(admission.snapshot().in_flight, [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_service_that_hangs_does_not_lower_the_limit() {
+    let admission = Admission::new(&Config::default(), 64);
+    let Entry::Admitted(warm) = enter(&admission) else {
+        panic!("there was room");
+    };
+    tokio::time::advance(Duration::from_millis(10)).await;
+    warm.finish(Outcome::Done);
+
+    for _ in 0..100 {
+        let permits = (0..40).map(|_| enter(&admission));
+        let waiting: Vec<_> = permits
+            .map(|entry| match entry {
+                Entry::Admitted(permit) => (permit.absence().begin(), permit),
+                Entry::Queued(_) | Entry::Refused(_) => panic!("there was room"),
+            })
+            .collect();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for (absent, permit) in waiting {
+            drop(absent);
+            permit.finish(Outcome::Failed);
+        }
+    }
+
+    assert!(
+        admission.snapshot().limit >= 64,
+        "{:?}",
+        admission.snapshot()
+    );
+}

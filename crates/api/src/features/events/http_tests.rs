@@ -1,6 +1,7 @@
 //! What events must be, and what they must never cost.
 
 use http::StatusCode;
+use resilience::Rate;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -65,6 +66,18 @@ async fn what_is_accepted_is_written_a_moment_later_as_it_was_said() {
 }
 
 #[tokio::test]
+async fn switched_off_they_are_taken_and_dropped_and_cost_no_server_anything() {
+    let app = TestApp::metered_without("events").await;
+
+    let (answer, cost) = app.cost(async || send(&app, viewed(2)).await).await;
+
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(answer.json(), json!({ "accepted": 0, "dropped": 2 }));
+    assert_eq!(answer.header("degraded"), "events_off");
+    assert_eq!(cost.statements(), [0, 0]);
+}
+
+#[tokio::test]
 async fn what_there_is_no_room_for_is_dropped_and_said() {
     let app = asleep().await;
 
@@ -114,6 +127,22 @@ async fn only_few_and_small_events_that_can_be_kept_are_taken() {
     }
 
     assert_eq!(send(&app, viewed(3)).await.json()["accepted"], 3);
+}
+
+#[tokio::test]
+async fn they_do_not_use_up_what_their_sender_signs_in_with() {
+    let app = TestApp::with(|settings| {
+        settings.limits.address_write = Rate {
+            quota: 1,
+            window: Duration::from_secs(3600),
+        };
+    })
+    .await;
+
+    for _ in 0..5 {
+        let answer = send(&app, viewed(1)).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ const SIZES: [f64; 8] = [1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 pub(super) enum Reason {
     /// As many as may wait did.
     Full,
+    /// They were switched off.
+    Off,
     /// The database did not take it, twice.
     Unwritten,
     /// The process ended before it was written.
@@ -33,6 +35,7 @@ impl Reason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::Off => "off",
             Self::Unwritten => "unwritten",
             Self::Ended => "ended",
         }

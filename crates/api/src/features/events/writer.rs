@@ -53,6 +53,16 @@ impl Events {
         Received { accepted, dropped }
     }
 
+    /// Takes none, and counts them.
+    pub(super) fn refuse(&self, new: &NewEvents) -> Received {
+        let dropped = new.events.len();
+        self.0.metrics.dropped(Reason::Off, dropped);
+        Received {
+            accepted: 0,
+            dropped,
+        }
+    }
+
     /// Begins to write and to forget. Any number of processes may do so.
     pub fn start(&self) {
         let (writer, sweeper) = (Arc::clone(&self.0), Arc::clone(&self.0));

@@ -59,6 +59,7 @@ impl Completer {
     /// Whether the order is answered now, for whenever somebody asks.
     async fn finish(&self, db: &Db, claim: &Claim, deadline: Instant) -> bool {
         let caller = Caller {
+            absence: None,
             deadline,
             criticality: Criticality::Critical,
             tenant: None,

@@ -425,3 +425,22 @@ async fn an_order_of_many_lines_costs_as_many_statements_as_one_of_one() {
         assert_eq!(cost.statements(), [7, 0], "{cost:?}");
     }
 }
+
+#[tokio::test]
+async fn with_their_products_switched_off_orders_come_without_them_and_cost_a_statement_less() {
+    let app = TestApp::metered_without("order_products").await;
+    let staff = app.staff().await;
+    let cup = product(&staff, "Cup", 250, 10).await;
+    let customer = app.customer().await;
+    customer.post("/v1/orders", &order(&[(&cup, 1)])).await;
+
+    let list = "/v1/orders?include=products";
+    let (with, cost) = app.cost(async || customer.get(list).await).await;
+    let without = customer.get("/v1/orders").await;
+
+    assert_eq!(with.status, StatusCode::OK, "{with:?}");
+    assert_eq!(with.json(), without.json());
+    assert_eq!(with.header("degraded"), "order_products_off");
+    assert_eq!(without.header("degraded"), "");
+    assert_eq!(cost.statements().iter().sum::<usize>(), 2);
+}

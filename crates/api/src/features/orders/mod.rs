@@ -15,7 +15,10 @@ mod http_tests;
 #[cfg(test)]
 mod payment_http_tests;
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use data::postgres::shards::Table;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -26,9 +29,14 @@ use self::{
 };
 use crate::{
     features::products,
+    flags::{Flag, Flags},
     http::{
-        ApiError, ApiResult, Body, Caller, Db, Keyed, Path, Query, idempotency::IdempotencyKey,
-        include::Include, page::Page, session::Session,
+        ApiError, ApiResult, Body, Caller, Db, Keyed, Path, Query,
+        degraded::{self, Degradation},
+        idempotency::IdempotencyKey,
+        include::Include,
+        page::Page,
+        session::Session,
     },
     state::AppState,
 };
@@ -87,40 +95,75 @@ async fn create_order(
 /// The caller's orders, newest first.
 #[utoipa::path(get, path = "/", tag = "orders", extensions(("x-criticality" = json!("critical"))),
     params(OrderFilter),
-    responses((status = 200, body = Page<Order>), (status = 400), (status = 401), (status = 422)))]
+    responses((status = 200, body = Page<Order>, headers(("degraded" = Option<String>,
+        description = "`order_products_off`: without the products that were to be included"))),
+        (status = 400), (status = 401), (status = 422)))]
 async fn list_orders(
     session: Session,
+    State(flags): State<Flags>,
     db: Db,
     Query(filter): Query<OrderFilter>,
-) -> ApiResult<Body<Page<Order>>> {
+) -> ApiResult<Response> {
     let orders = store::list(&db.shard(session.user_id).read(), &filter).await?;
 
     let mut page = Page::cut(orders, filter.limit, |last| last.id);
-    include(&filter.include, &db, &mut page.items).await?;
-    Ok(Body(page))
+    let included = include(&filter.include, &flags, &db, &mut page.items).await?;
+    Ok(answer(Body(page), included))
 }
 
 /// One of the caller's orders.
 #[utoipa::path(get, path = "/{id}", tag = "orders", extensions(("x-criticality" = json!("critical"))),
     params(("id" = Uuid, Path), OrderParts),
-    responses((status = 200, body = Order), (status = 400), (status = 401), (status = 404)))]
+    responses((status = 200, body = Order, headers(("degraded" = Option<String>,
+        description = "`order_products_off`: without the products that were to be included"))),
+        (status = 400), (status = 401), (status = 404)))]
 async fn get_order(
     session: Session,
+    State(flags): State<Flags>,
     db: Db,
     Path(id): Path<Uuid>,
     Query(parts): Query<OrderParts>,
-) -> ApiResult<Body<Order>> {
+) -> ApiResult<Response> {
     let order = store::find(&db.shard(session.user_id).read(), id).await?;
 
     let mut order = order.ok_or(ApiError::NotFound)?;
-    include(&parts.include, &db, std::slice::from_mut(&mut order)).await?;
-    Ok(Body(order))
+    let included = include(
+        &parts.include,
+        &flags,
+        &db,
+        std::slice::from_mut(&mut order),
+    )
+    .await?;
+    Ok(answer(Body(order), included))
+}
+
+/// Whether orders come with all that was to be included.
+#[derive(Clone, Copy, PartialEq)]
+enum Included {
+    All,
+    NoProducts,
+}
+
+fn answer(body: impl IntoResponse, included: Included) -> Response {
+    let mut response = body.into_response();
+    if included == Included::NoProducts {
+        degraded::mark(&mut response, Degradation::OrderProductsOff);
+    }
+    response
 }
 
 /// Loads what is to be included for all `orders` at once, at most 100 of 50 lines each. Products by a statement of their
 /// own and no join, because they need not be where a customer's orders are; and from a replica, for the catalogue shows
 /// nothing fresher.
-async fn include(include: &Include<Relation>, db: &Db, orders: &mut [Order]) -> ApiResult<()> {
+async fn include(
+    include: &Include<Relation>,
+    flags: &Flags,
+    db: &Db,
+    orders: &mut [Order],
+) -> ApiResult<Included> {
+    if include.has(&Relation::Products) && !flags.is_on(Flag::OrderProducts) {
+        return Ok(Included::NoProducts);
+    }
     let lines = orders.iter().flat_map(|order| &order.lines);
     let ids = lines.map(|line| line.product_id);
     let offers = include
@@ -133,5 +176,5 @@ async fn include(include: &Include<Relation>, db: &Db, orders: &mut [Order]) -> 
             order.include_products(&offers);
         }
     }
-    Ok(())
+    Ok(Included::All)
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::http::{
     Caller,
+    health::PAYMENTS,
     outbound::{self, CallError, Metrics, Service},
 };
 
@@ -89,8 +90,13 @@ impl Payments {
     /// # Errors
     /// When TLS to it cannot be set up.
     pub fn new(config: &outbound::Config, metrics: &Metrics) -> anyhow::Result<Option<Self>> {
-        let service = Service::new("payments", config, metrics)?;
+        let service = Service::new(PAYMENTS, config, metrics)?;
         Ok(service.map(Self))
+    }
+
+    /// Whether it is left alone for a while, because it has failed too often.
+    pub fn is_away(&self) -> bool {
+        self.0.is_away()
     }
 
     /// Has `amount_cents` paid for an order. The order's id is the idempotency key: asked for again, by whomever and whenever,
@@ -174,6 +180,7 @@ mod tests {
                 criticality: Criticality::CriticalPlus,
                 tenant: None,
                 id: RequestId::from_headers(&HeaderMap::new()),
+                absence: None,
                 trace: None,
             };
             self.payments.pay(self.order, amount_cents, &caller).await

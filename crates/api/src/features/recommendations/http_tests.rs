@@ -72,6 +72,22 @@ async fn a_recommender_that_is_away_is_replaced_and_the_answer_says_so() {
 }
 
 #[tokio::test]
+async fn switched_off_they_are_none_and_cost_no_server_anything() {
+    let app = TestApp::metered_without("recommendations").await;
+    let client = app.anonymous();
+    let path = "/v1/products/0199f0a0-0000-7000-8000-000000000000/recommendations";
+
+    let (answer, cost) = app.cost(async || client.get(path).await).await;
+
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    assert_eq!(answer.json(), json!({ "source": "off", "items": [] }));
+    assert_eq!(answer.header("degraded"), "recommendations_off");
+    assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+    assert_eq!(cost.statements(), [0, 0]);
+    assert_eq!(cost.redis.round_trips, 0);
+}
+
+#[tokio::test]
 async fn a_product_that_is_not_there_has_no_recommendations() {
     let app = shop(None).await;
 

@@ -19,9 +19,10 @@ use uuid::Uuid;
 pub use model::Config;
 pub use recommender::Recommender;
 
-use self::model::{Recommendation, Recommendations};
+use self::model::{Recommendation, Recommendations, Source};
 use super::products::{self, ProductCache};
 use crate::{
+    flags::{Flag, Flags},
     http::{
         ApiError, ApiResult, Body, Caller, Db, Path,
         degraded::{self, Degradation},
@@ -37,15 +38,20 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[utoipa::path(get, path = "/products/{id}/recommendations", tag = "products", extensions(("x-criticality" = json!("sheddable"))),
     params(("id" = Uuid, Path)),
     responses((status = 200, body = Recommendations, headers(("degraded" = Option<String>,
-        description = "`recommendations_fallback`: not what the recommender would say now, because it does not answer"))),
+        description = "`recommendations_fallback`: not what the recommender would say now, because it does not answer; \
+                       `recommendations_off`: none at all, and whether the product is there was not looked at"))),
         (status = 404)))]
 async fn list_recommendations(
     State(cache): State<ProductCache>,
     State(recommender): State<Recommender>,
+    State(flags): State<Flags>,
     db: Db,
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> ApiResult<Response> {
+    if !flags.is_on(Flag::Recommendations) {
+        return Ok(switched_off());
+    }
     cache.find(&db, id).await?.ok_or(ApiError::NotFound)?;
     let found = recommender.for_product(id, &caller).await?;
 
@@ -69,4 +75,15 @@ async fn list_recommendations(
         degraded::mark(&mut response, Degradation::RecommendationsFallback);
     }
     Ok(response)
+}
+
+/// Asks nobody for anything: it is switched off to spare them.
+fn switched_off() -> Response {
+    let none = Recommendations {
+        source: Source::Off,
+        items: Vec::new(),
+    };
+    let mut response = Body(none).into_response();
+    degraded::mark(&mut response, Degradation::RecommendationsOff);
+    response
 }

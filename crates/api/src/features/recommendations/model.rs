@@ -83,6 +83,8 @@ pub enum Source {
     LastGood,
     /// What sells best, whatever the product.
     BestSellers,
+    /// Nobody: they are switched off.
+    Off,
 }
 
 /// One product.

@@ -148,13 +148,16 @@ where
                     answer: Box::pin(waiting.turn(inner, shared)),
                 }
             }
-            Some((Entry::Admitted(permit), _)) => Admitting::Working {
-                working: Working {
-                    answer: self.inner.call(request),
-                    permit: Some(permit),
-                    late,
-                },
-            },
+            Some((Entry::Admitted(permit), _)) => {
+                request.extensions_mut().insert(permit.absence());
+                Admitting::Working {
+                    working: Working {
+                        answer: self.inner.call(request),
+                        permit: Some(permit),
+                        late,
+                    },
+                }
+            }
             Some((Entry::Refused(_), _)) | None => Admitting::Working {
                 working: Working {
                     answer: self.inner.call(request),
@@ -181,7 +184,7 @@ impl Waiting {
         S: Service<Request, Response = Response, Error = Infallible>,
     {
         let Self {
-            request,
+            mut request,
             queued,
             deadline,
             late,
@@ -190,6 +193,7 @@ impl Waiting {
         let came = Instant::now();
         match queued.admitted(deadline).await {
             Ok(permit) => {
+                request.extensions_mut().insert(permit.absence());
                 let working = Working {
                     answer: inner.call(request),
                     permit: Some(permit),

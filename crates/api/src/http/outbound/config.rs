@@ -22,6 +22,10 @@ pub struct Config {
     #[serde(serialize_with = "masked")]
     #[garde(inner(custom(is_caller_key)))]
     pub caller_key: Option<SecretString>,
+    /// What it knows us by, a secret; sent as `Authorization: Bearer`. Not set: it does not ask.
+    #[serde(serialize_with = "masked")]
+    #[garde(skip)]
+    pub token: Option<SecretString>,
     /// How long opening a connection may take, with TLS.
     #[serde(with = "humantime_serde")]
     #[garde(custom(between_1ms_and_1h))]
@@ -60,6 +64,7 @@ impl Default for Config {
         Self {
             url: None,
             caller_key: None,
+            token: None,
             connect_timeout: Duration::from_millis(500),
             attempt_timeout: Duration::from_secs(2),
             total_timeout: Duration::from_secs(5),

@@ -1,7 +1,7 @@
 //! Calls to other services. Every one is made here, so that each is bounded, counted and given up in the same way:
 //!
 //! breaker → bulkhead → attempt (under its own timeout, the call's, and the request's deadline) → retry, where it is
-//! safe, within the budget.
+//! safe, within the budget. Meanwhile the request is none that we work on (`resilience::admission::Absence`).
 //!
 //! A call takes along the request's id (`X-Request-Id`), its trace (`traceparent`, `tracestate`), how long the answer is still
 //! of use (`Request-Timeout`, such as `250ms`) and how much it matters (`Request-Criticality`); to a service that has given us a
@@ -17,9 +17,10 @@ mod transport;
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use resilience::{
     Breaker, Bulkhead, Retries,
+    admission::Absence,
     breaker::{Permit, State},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +40,13 @@ use transport::{Answer, Transport};
 /// One other service. A clone is the same connections, breaker and budget.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
+
+/// An answer, and what it can be asked for by again (`ETag`).
+#[derive(Debug)]
+pub struct Tagged<T> {
+    pub value: T,
+    pub tag: Option<HeaderValue>,
+}
 
 struct Inner {
     name: &'static str,
@@ -87,6 +95,11 @@ impl Service {
         }))))
     }
 
+    /// Whether it is left alone, because it has failed too often and no call has gone well since.
+    pub fn is_away(&self) -> bool {
+        self.0.breaker.state() != State::Closed
+    }
+
     /// GETs `target`, a path with its query, and reads the JSON of the answer. Safe to repeat, so it is repeated when that
     /// may help.
     ///
@@ -98,7 +111,7 @@ impl Service {
         caller: &Caller,
     ) -> Result<T, CallError> {
         let question = Question::get(&self.0.base, target);
-        self.0.ask(question, caller).await
+        self.0.ask(question, caller, Answer::json).await
     }
 
     /// POSTs `body` as JSON to `target` and reads the JSON of the answer. There is no way to do so without an idempotency `key`,
@@ -117,25 +130,52 @@ impl Service {
     ) -> Result<T, CallError> {
         let body = question::json(body, self.0.config.body_bytes_max);
         let question = body.and_then(|body| Question::post(&self.0.base, target, key, body));
-        self.0.ask(question, caller).await
+        self.0.ask(question, caller, Answer::json).await
+    }
+
+    /// POSTs `body` as JSON to `target` where that changes nothing but only asks, and reads the JSON of the answer. None: it is
+    /// still the one with the tag `known`. Safe to repeat, so it is repeated when that may help.
+    ///
+    /// # Errors
+    /// As for [`Self::get`].
+    pub async fn look<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        known: Option<&HeaderValue>,
+        body: &impl Serialize,
+        caller: &Caller,
+    ) -> Result<Option<Tagged<T>>, CallError> {
+        let body = question::json(body, self.0.config.body_bytes_max);
+        let question = body.and_then(|body| Question::look(&self.0.base, target, known, body));
+        let read = |answer: &Answer| {
+            if known.is_some() && answer.status == StatusCode::NOT_MODIFIED {
+                return Ok(None);
+            }
+            let tag = answer.tag.clone();
+            answer.json().map(|value| Some(Tagged { value, tag }))
+        };
+        self.0.ask(question, caller, read).await
     }
 }
 
 impl Inner {
     /// One call, counted.
-    async fn ask<T: DeserializeOwned>(
+    async fn ask<T>(
         &self,
         question: Result<Question, CallError>,
         caller: &Caller,
+        read: impl FnOnce(&Answer) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let answer = match question {
             Ok(question) => {
-                let question = question.on_behalf_of(caller, self.config.caller_key.as_ref());
+                let question = question
+                    .on_behalf_of(caller, self.config.caller_key.as_ref())
+                    .authorized(self.config.token.as_ref());
                 self.call(&question, caller).await
             }
             Err(error) => Err(error),
         };
-        let result = answer.and_then(|answer| answer.json());
+        let result = answer.and_then(|answer| read(&answer));
         let outcome = result
             .as_ref()
             .map_or_else(CallError::outcome, |_| "answered");
@@ -147,6 +187,7 @@ impl Inner {
         let deadline = caller
             .deadline
             .min(Instant::now() + self.config.total_timeout);
+        let _absent = caller.absence.as_ref().map(Absence::begin);
         self.retries.begin();
         let mut made = 0;
         loop {

@@ -13,10 +13,10 @@ use crate::http::{
     Caller,
     context::REQUEST_ID,
     envelope::{CALLER_KEY, REQUEST_CRITICALITY, REQUEST_TENANT, REQUEST_TIMEOUT},
+    idempotency::IDEMPOTENCY_KEY,
 };
 
 const USER_AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A method, where to, and what with.
 pub(super) struct Question {
@@ -44,6 +44,24 @@ impl Question {
             HeaderValue::from_static("application/json"),
         );
         question.set(IDEMPOTENCY_KEY, &format!("\"{key}\""));
+        question.body = body.into();
+        Ok(question)
+    }
+
+    /// Asks for an answer other than the one with the tag `known`.
+    pub(super) fn look(
+        base: &str,
+        target: &str,
+        known: Option<&HeaderValue>,
+        body: Vec<u8>,
+    ) -> Result<Self, CallError> {
+        let mut question = Self::new(Method::POST, base, target)?;
+        let json = HeaderValue::from_static("application/json");
+        question.headers.insert(header::CONTENT_TYPE, json);
+        if let Some(known) = known {
+            let known = known.clone();
+            question.headers.insert(header::IF_NONE_MATCH, known);
+        }
         question.body = body.into();
         Ok(question)
     }
@@ -78,6 +96,16 @@ impl Question {
             if let Some(tenant) = &caller.tenant {
                 self.set(HeaderName::from_static(REQUEST_TENANT), tenant);
             }
+        }
+        self
+    }
+
+    /// Says who asks, to a service that wants to know.
+    pub(super) fn authorized(mut self, token: Option<&SecretString>) -> Self {
+        let bearer = token.map(|token| format!("Bearer {}", token.expose_secret()));
+        if let Some(Ok(mut bearer)) = bearer.map(HeaderValue::try_from) {
+            bearer.set_sensitive(true);
+            self.headers.insert(header::AUTHORIZATION, bearer);
         }
         self
     }

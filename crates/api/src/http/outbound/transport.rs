@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -22,6 +22,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
+    /// What it can be asked for by again.
+    pub(super) tag: Option<HeaderValue>,
 }
 
 pub(super) struct Transport {
@@ -88,6 +90,7 @@ impl Transport {
         Ok(Answer {
             status: head.status,
             body: body.to_bytes(),
+            tag: head.headers.get(header::ETAG).cloned(),
         })
     }
 }

@@ -6,12 +6,19 @@
 
 use std::time::Duration;
 
-use devstack::{Behaviour, UpstreamService::Recommendations};
+use devstack::{
+    Behaviour, Stack,
+    UpstreamService::{self, Payments, Recommendations},
+};
 use futures::{StreamExt, stream::FuturesUnordered};
+use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Scene, load::Load, until};
-use crate::{service::PATIENCE, wire::get};
+use super::{Scene, load::Load, product, until};
+use crate::{
+    service::PATIENCE,
+    wire::{borrowed, call, get},
+};
 
 const ROUNDS: usize = 5;
 /// Requests for the other pages in each half of a round.
@@ -46,6 +53,7 @@ async fn compare(name: &str, scene: &Scene, ask: impl AsyncFn(), hang: impl Asyn
     ratios.sort_by(f64::total_cmp);
     let median = ratios[ROUNDS / 2];
     println!("{name}: other pages keep {median:.3} of their rate, in all rounds {ratios:.3?}");
+    // Nor is any refused, which would be quick.
     load.all_answered(name);
     assert!(median >= RATIO_MIN, "{name}: {ratios:?}");
 }
@@ -73,14 +81,9 @@ async fn other_pages_do_not_notice_that_the_recommender_hangs() {
     let scene = Scene::start().await;
     let path = format!("/v1/products/{}/recommendations", scene.any_product().await);
     let page = async || get(scene.service.public, &path).await;
-    let upstream = scene.stack.upstream();
     let ask = async || assert_eq!(page().await.status, 200);
     let hang = async |hang| {
-        let behaviour = Behaviour {
-            hang,
-            ..Behaviour::default()
-        };
-        upstream.set(Recommendations, behaviour);
+        set_hanging(&scene.stack, Recommendations, hang);
         let since = Instant::now();
         while !hang && page().await.header("degraded").is_some() {
             assert!(since.elapsed() < PATIENCE, "the recommender is not heard");
@@ -88,6 +91,32 @@ async fn other_pages_do_not_notice_that_the_recommender_hangs() {
     };
 
     compare("recommender", &scene, ask, hang).await;
+}
+
+#[tokio::test]
+async fn other_pages_do_not_notice_that_the_payment_provider_hangs() {
+    let scene = Scene::start().await;
+    let staff = scene.staff().await;
+    let post = async |line: &str, body: &Value| {
+        call(scene.service.public, line, &borrowed(&staff), Some(body)).await
+    };
+    let mut product = product();
+    product["stock"] = json!(100_000);
+    let kept = post("POST /v1/products", &product).await.json();
+    let order = json!({ "lines": [{ "product_id": kept["id"], "quantity": 1 }] });
+    let place = async || post("POST /v1/orders", &order).await;
+    let ask = async || {
+        let reply = place().await;
+        assert!([201, 503, 504].contains(&reply.status), "{reply:?}");
+    };
+    let hang = async |hang| {
+        set_hanging(&scene.stack, Payments, hang);
+        if !hang {
+            until(201, &place).await;
+        }
+    };
+
+    compare("payments", &scene, ask, hang).await;
 }
 
 #[tokio::test]
@@ -107,4 +136,12 @@ async fn other_pages_do_not_notice_that_redis_hangs() {
     };
 
     compare("Redis", &scene, ask, hang).await;
+}
+
+fn set_hanging(stack: &Stack, service: UpstreamService, hang: bool) {
+    let behaviour = Behaviour {
+        hang,
+        ..Behaviour::default()
+    };
+    stack.upstream().set(service, behaviour);
 }

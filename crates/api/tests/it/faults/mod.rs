@@ -34,6 +34,7 @@ const SETTINGS: [(&str, &str); 3] = [
 ];
 
 const RECOMMENDER: &str = "HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL";
+const PAYMENTS: &str = "HOLDFAST__ORDERS__PAYMENTS__URL";
 
 /// One stack at a time: each is a handful of servers that a scenario wants for itself.
 pub static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
@@ -51,15 +52,15 @@ impl Scene {
         Self::start_with(&[]).await
     }
 
-    /// With a recommender, and further settings.
+    /// With a recommender and a payment provider, and further settings.
     async fn start_with(settings: &[(&str, &str)]) -> Self {
         let turn = TURN.lock().await;
         let stack = Stack::start().await.unwrap();
         let database = database_on(&stack).await;
         seed(&stack, &database, 500).await;
-        let recommender = stack.upstream_url();
-        let recommender = [(RECOMMENDER, recommender.as_str())];
-        let settings = [&SETTINGS[..], &recommender, settings].concat();
+        let url = stack.upstream_url();
+        let upstreams = [(RECOMMENDER, url.as_str()), (PAYMENTS, url.as_str())];
+        let settings = [&SETTINGS[..], &upstreams, settings].concat();
         let service = Service::start_on(&stack, &database, &settings).await;
         let scene = Self {
             stack,

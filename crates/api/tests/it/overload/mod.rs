@@ -1,6 +1,7 @@
 //! More than the service can do, and clients who do not wait: what matters is done, the rest is refused at once, and nobody works
 //! for a client who has gone. `make load` shows the same with figures.
 
+mod brownout;
 #[expect(dead_code, reason = "shared with the bench, which uses all of it")]
 #[path = "../../../benches/stack/generator.rs"]
 mod generator;
@@ -19,19 +20,20 @@ use crate::{
 
 const KEY: &str = "a key of thirty-two characters or more";
 
+/// A service that works on two requests at once.
+const LIMITED: [(&str, &str); 4] = [
+    ("HOLDFAST__ADMISSION__LIMIT_MIN", "2"),
+    ("HOLDFAST__ADMISSION__LIMIT_INITIAL", "2"),
+    ("HOLDFAST__ADMISSION__LIMIT_MAX", "2"),
+    ("HOLDFAST__HTTP__CALLER_KEYS", KEY),
+];
+
 /// As many requests as connections at once, on a service that works on two.
 #[tokio::test]
 async fn critical_requests_are_answered_while_sheddable_ones_are_refused() {
     let database = database().await;
     seed(devstack::shared().await, &database, 50).await;
-    let mut settings = PATIENT.to_vec();
-    settings.extend([
-        ("HOLDFAST__ADMISSION__LIMIT_MIN", "2"),
-        ("HOLDFAST__ADMISSION__LIMIT_INITIAL", "2"),
-        ("HOLDFAST__ADMISSION__LIMIT_MAX", "2"),
-        ("HOLDFAST__HTTP__CALLER_KEYS", KEY),
-    ]);
-    let service = Service::start(&database, &settings).await;
+    let service = Service::start(&database, &[&PATIENT[..], &LIMITED].concat()).await;
     service.ready().await;
     let load = Fire {
         address: service.public,

@@ -92,6 +92,7 @@ fn caller(budget: Duration) -> Caller {
         criticality: Criticality::SheddablePlus,
         tenant: Some("shop-7".into()),
         id: RequestId::from_headers(&headers),
+        absence: None,
         trace: Some(Incoming::root(sampling)),
     }
 }
