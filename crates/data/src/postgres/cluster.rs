@@ -144,14 +144,22 @@ impl Inner {
         !self.replicas.is_empty()
     }
 
-    /// The replica for a read that must not be older than `consistency` says; or why the primary has to take it.
-    pub(super) async fn replica_for(&self, consistency: &Consistency) -> Result<&Arc<Node>, Cause> {
+    /// The replica for a read that must not be older than `consistency` says; or why the primary has to take it. If
+    /// that is not up, there is more time to find one.
+    pub(super) async fn replica_for(
+        &self,
+        consistency: &Consistency,
+        is_primary_up: bool,
+    ) -> Result<&Arc<Node>, Cause> {
         match self.need(consistency) {
             None => self.replica().ok_or(Cause::Down),
             Some(Need::Primary) => Err(Cause::Behind),
             Some(Need::Replayed(point)) => match self.replica_at(point) {
                 Some(replica) => Ok(replica),
-                None => self.replica_soon_at(point).await.ok_or(Cause::Behind),
+                None => {
+                    let replica = self.replica_soon_at(point, is_primary_up).await;
+                    replica.ok_or(Cause::Behind)
+                }
             },
         }
     }
@@ -182,8 +190,7 @@ impl Inner {
 
     /// The first replica to come as far as `point` within `token_wait`. One that is known to be farther behind than that is
     /// not waited for. When the primary is down there is nobody else to ask, and so more time.
-    async fn replica_soon_at(&self, point: Point) -> Option<&Arc<Node>> {
-        let is_primary_up = self.primary.health.is_up();
+    async fn replica_soon_at(&self, point: Point, is_primary_up: bool) -> Option<&Arc<Node>> {
         let limit = match is_primary_up {
             true => self.config.token_wait,
             false => self.config.statement_timeout,

@@ -244,7 +244,11 @@ impl<P: Place> Reader<P> {
         }
         let replica = match to.is_settling {
             true => Err(Cause::Moved),
-            false => cluster.replica_for(&self.db.consistency).await,
+            false => {
+                let is_primary_up = cluster.primary.health.is_up();
+                let replica = cluster.replica_for(&self.db.consistency, is_primary_up);
+                replica.await
+            }
         };
         let cause = match replica {
             Err(cause) => cause,
@@ -285,7 +289,8 @@ impl<P: Place> Reader<P> {
         cluster: &Cluster,
         exchange: impl Fn() -> E,
     ) -> Option<Result<E::Answer, Error>> {
-        let replica = cluster.0.replica_for(&self.db.consistency).await.ok()?;
+        let replica = cluster.0.replica_for(&self.db.consistency, false);
+        let replica = replica.await.ok()?;
         let outcome = replica.read(exchange, self.replica_limit(cluster)).await;
         self.note_taken_by(replica);
         Some(outcome.map_err(|failure| dependency_error(replica, failure)))

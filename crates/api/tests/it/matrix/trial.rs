@@ -1,6 +1,10 @@
 //! Has one fault befall one dependency, and asks each route meanwhile.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
@@ -16,7 +20,7 @@ use crate::{
     wire::Reply,
 };
 
-/// Requests to each route from the moment when a fault begins, and then when it is known.
+/// Requests to each route from the moment when a fault begins, at least, and then when it is known.
 const ONSET: usize = 5;
 const KNOWN: usize = 6;
 /// Requests to each route while a dependency comes and goes, and the pause between them: out of step with it.
@@ -34,7 +38,7 @@ pub struct Episode {
     /// How long after the fault every route did again as if nothing had been.
     pub back: Option<Duration>,
     pub outcomes: Vec<Outcome>,
-    /// Where the four places of what is degraded contradict each other.
+    /// What concerns no single route: places of what is degraded that contradict each other, and a fault that does not end.
     pub differs: Vec<String>,
 }
 
@@ -150,7 +154,7 @@ pub async fn trial(rig: &Rig, matrix: &Matrix, cells: &[&Cell]) -> Episode {
         let differs = agree(rig, fault, &answers).await;
         (answers, noticed, differs)
     };
-    let (answers, noticed, differs) = tokio::select! {
+    let (answers, noticed, mut differs) = tokio::select! {
         asked = asked => asked,
         never = fault.go_on(proxy) => match never {},
     };
@@ -159,7 +163,10 @@ pub async fn trial(rig: &Rig, matrix: &Matrix, cells: &[&Cell]) -> Episode {
     for (cell, answers) in cells.iter().zip(answers) {
         outcomes.push(judge(rig, matrix, cell, &answers).await);
     }
-    let back = come_back(rig, matrix, &mut outcomes).await;
+    let back = come_back(rig, matrix, &outcomes).await;
+    if back.is_none() {
+        differs.push(format!("not as before {BACK_WITHIN:?} after it"));
+    }
     Episode {
         dependency,
         fault,
@@ -170,18 +177,28 @@ pub async fn trial(rig: &Rig, matrix: &Matrix, cells: &[&Cell]) -> Episode {
     }
 }
 
-/// From when the fault begins, and again once it is known.
+/// From when the fault begins until it is known, and then again.
 async fn ask_twice(rig: &Rig, cells: &[&Cell]) -> (Vec<Vec<Answer>>, Option<Duration>) {
-    let begun = Instant::now();
+    let (begun, is_over) = (Instant::now(), AtomicBool::new(false));
     let standing = standing(cells.iter().map(|cell| &cell.expected.labels));
-    let onset = join_all(cells.iter().map(|cell| ask(rig, cell.route, ONSET, false)));
+    let onset = cells.iter().map(async |cell| {
+        let mut answers = ask(rig, cell.route, ONSET, false).await;
+        // Some faults are known only by the requests that fail.
+        while !is_over.load(Ordering::Relaxed) {
+            sleep(PAUSE).await;
+            answers.extend(ask(rig, cell.route, 1, false).await);
+        }
+        answers
+    });
     let noticed = async {
         let is_noticed = until(PATIENCE, async || {
             told::readiness(&rig.service).await.is_superset(&standing)
         });
-        is_noticed.await.then(|| begun.elapsed())
+        let noticed = is_noticed.await.then(|| begun.elapsed());
+        is_over.store(true, Ordering::Relaxed);
+        noticed
     };
-    let (mut answers, noticed) = tokio::join!(onset, noticed);
+    let (mut answers, noticed) = tokio::join!(join_all(onset), noticed);
     let known = cells.iter().map(|cell| ask(rig, cell.route, KNOWN, true));
     for (answers, known) in answers.iter_mut().zip(join_all(known).await) {
         answers.extend(known);
@@ -272,16 +289,9 @@ async fn judge(rig: &Rig, matrix: &Matrix, cell: &Cell, answers: &[Answer]) -> O
     outcome
 }
 
-/// Waits until every route does as while all is well. What is answered meanwhile is as well or as during the fault.
-async fn come_back(rig: &Rig, matrix: &Matrix, outcomes: &mut [Outcome]) -> Option<Duration> {
+/// Waits until every route does as while all is well: some dependencies are found back only by requests.
+async fn come_back(rig: &Rig, matrix: &Matrix, outcomes: &[Outcome]) -> Option<Duration> {
     let begun = Instant::now();
-    let gone = standing(outcomes.iter().map(|outcome| &outcome.cell.expected.labels));
-    let is_back = until(BACK_WITHIN, async || {
-        told::readiness(&rig.service).await.is_disjoint(&gone)
-    });
-    if !is_back.await {
-        return None;
-    }
     let spans_bytes = rig.spans_bytes();
     let is_back = until(BACK_WITHIN, async || {
         let asked = outcomes
