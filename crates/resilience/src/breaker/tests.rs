@@ -111,7 +111,8 @@ async fn a_good_probe_closes_it_and_a_bad_or_slow_one_opens_it_for_longer() {
 /// Opens it, and waits until a good probe has closed it; how long that took at most.
 async fn outage(breaker: &Breaker) -> Duration {
     while call(breaker, false, QUICK) {}
-    let wait = breaker.enter().err().unwrap().retry_after;
+    let refused = breaker.enter().expect_err("it is open");
+    let wait = refused.retry_after;
     advance(wait).await;
     assert!(breaker.admits() && call(breaker, true, QUICK));
     assert_eq!(breaker.state(), State::Closed);
