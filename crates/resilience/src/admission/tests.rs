@@ -1,6 +1,6 @@
 //! What an admission promises, on simulated load, for several seeds each.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::{Instant, advance};
@@ -331,32 +331,35 @@ async fn what_a_request_leaves_behind_waits_on_nobodys_account() {
     assert_eq!(admission.snapshot().in_flight, [0; 4]);
 }
 
+/// Some work of its own, and beside it some that waits for two seconds and fails.
 #[tokio::test(start_paused = true)]
 async fn another_service_that_hangs_does_not_lower_the_limit() {
-    let admission = Admission::new(&Config::default(), 64);
-    let Entry::Admitted(warm) = enter(&admission) else {
-        panic!("there was room");
+    let config = Config {
+        limit_initial: 8,
+        ..Config::default()
     };
-    tokio::time::advance(Duration::from_millis(10)).await;
-    warm.finish(Outcome::Done);
-
-    for _ in 0..100 {
-        let permits = (0..40).map(|_| enter(&admission));
-        let waiting: Vec<_> = permits
-            .map(|entry| match entry {
-                Entry::Admitted(permit) => (permit.absence().begin(), permit),
-                Entry::Queued(_) | Entry::Refused(_) => panic!("there was room"),
-            })
-            .collect();
-        tokio::time::advance(Duration::from_secs(2)).await;
-        for (absent, permit) in waiting {
+    let admission = Admission::new(&config, 8);
+    let admitted = || match enter(&admission) {
+        Entry::Admitted(permit) => permit,
+        Entry::Queued(_) | Entry::Refused(_) => panic!("there was room"),
+    };
+    let mut waiting = VecDeque::new();
+    for _ in 0..1_000 {
+        let hanging = admitted();
+        waiting.push_back((hanging.absence().begin(), hanging));
+        let own: Vec<_> = (0..6).map(|_| admitted()).collect();
+        tokio::time::advance(Duration::from_millis(10)).await;
+        own.into_iter().for_each(|own| own.finish(Outcome::Done));
+        if waiting.len() > 200
+            && let Some((absent, permit)) = waiting.pop_front()
+        {
             drop(absent);
             permit.finish(Outcome::Failed);
         }
     }
 
     assert!(
-        admission.snapshot().limit >= 64,
+        admission.snapshot().limit >= 8,
         "{:?}",
         admission.snapshot()
     );
