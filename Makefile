@@ -16,8 +16,9 @@ test: build ## Run every test, against real servers
 test-fast: ## Run the tests that need no server
 	cargo test --workspace --lib --bins -- --skip http_tests
 
-chaos: build ## Minutes of faults under load, every cell of the failure matrix, and a check of what clients were told
+chaos: build ## Minutes of faults under load, every cell of the failure matrix, and every order of what threads do
 	$(STACK) cargo test -p api --test chaos -- --nocapture --test-threads=1
+	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(BIN)/../loom cargo test -p resilience --lib breaker::orders
 
 check: lint deny docs sql-check ## Everything CI asks before the tests
 

@@ -3,6 +3,7 @@
 
 pub mod roles;
 
+mod ladders;
 pub mod settings;
 pub mod state;
 

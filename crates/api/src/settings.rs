@@ -11,6 +11,7 @@ use settings::{Fault, ladder};
 use crate::{
     features, flags,
     http::{self, outbound},
+    ladders,
     roles::shutdown,
 };
 
@@ -51,6 +52,9 @@ pub struct Settings {
     /// Both levels of the cache.
     #[garde(dive)]
     pub cache: data::cache::Config,
+    /// How long idempotency keys are worked on and remembered.
+    #[garde(dive)]
+    pub idempotency: data::idempotency::Config,
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
@@ -131,6 +135,21 @@ impl Settings {
         connections * self.admission.limit_per_connection
     }
 
+    /// Whoever takes a request for lost must not do so while it may still be at work.
+    fn over_requests(&self) -> Vec<Fault> {
+        let request = ("http.write_deadline", self.http.write_deadline);
+        let (postgres, keys) = (&self.postgres, &self.idempotency);
+        [
+            ladder(&[request, ("postgres.stuck_after", postgres.stuck_after)]),
+            ladder(&[
+                request,
+                ("idempotency.lease", keys.lease),
+                ("idempotency.ttl", keys.ttl),
+            ]),
+        ]
+        .concat()
+    }
+
     /// A wait that may outlast the one around it never ends by itself, so each must be shorter than the next.
     fn timeout_ladders(&self) -> Vec<Fault> {
         let (postgres, throttle) = (&self.postgres, &self.sessions.throttle);
@@ -154,14 +173,7 @@ impl Settings {
                 ("postgres.lag_max", postgres.lag_max),
                 ("postgres.token_ttl", postgres.token_ttl),
             ]),
-            ladder(&[
-                ("postgres.ejection_min", postgres.ejection_min),
-                ("postgres.ejection_max", postgres.ejection_max),
-            ]),
-            ladder(&[
-                ("http.write_deadline", self.http.write_deadline),
-                ("postgres.stuck_after", postgres.stuck_after),
-            ]),
+            self.over_requests(),
             // A value read from the most lagging replica must not be cached after the write it has not seen.
             ladder(&[
                 ("postgres.lag_max", postgres.lag_max),
@@ -205,6 +217,8 @@ impl Settings {
                 ("redis.command_timeout", self.redis.command_timeout),
                 ("http.read_deadline", self.http.read_deadline),
             ]),
+            ladders::breakers(self),
+            ladders::connections(self),
         ]
         .concat()
     }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 use data::{
     cache::Cache,
+    idempotency,
     postgres::{Clusters, Tokens},
     redis::Redis,
     sessions::Sessions,
@@ -25,6 +26,7 @@ use crate::{
     http::{
         self,
         admission::metrics::Collected,
+        breakers::Breakers,
         consistency::Tokenizer,
         degraded::Degradations,
         health::{Check, Health},
@@ -57,6 +59,8 @@ pub struct AppState {
     pub redis: Redis,
     /// How much each principal may ask.
     pub limits: Limits,
+    /// How long keys are worked on and remembered.
+    pub idempotency: Arc<idempotency::Config>,
     /// Both levels of the cache; features have their namespaces of it.
     pub cache: Cache,
     /// Who is signed in.
@@ -89,8 +93,13 @@ impl AppState {
         let cache = Cache::new(&settings.cache, redis.clone(), registry);
         let clusters = Clusters::new(&settings.postgres, &settings.shards, registry)?;
         let sessions = Sessions::new(&settings.sessions.store, redis.clone());
-        let outbound = outbound::Metrics::register(registry);
+        let breakers = Breakers::register(registry);
+        for (dependency, breaker) in clusters.breakers().chain([redis.breaker()]) {
+            breakers.add(dependency, breaker);
+        }
+        let outbound = outbound::Metrics::register(registry, &breakers);
         let flag_service = Service::new("ofrep", &settings.flags.ofrep, &outbound)?;
+        let flags = Flags::new(&settings.flags, flag_service, registry);
         let cookie_secure = settings.sessions.cookie_secure;
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));
@@ -99,12 +108,13 @@ impl AppState {
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
             admission,
-            flags: Flags::new(&settings.flags, flag_service, registry),
+            flags: flags.clone(),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),
                 cookie_secure,
             ),
+            idempotency: Arc::new(settings.idempotency.clone()),
             limits: Limits::new(&settings.limits, redis.clone(), registry),
             sessions,
             session_cookie: SessionCookie::new(cookie_secure),
@@ -116,6 +126,7 @@ impl AppState {
                 &outbound,
                 &cache,
                 clusters.clone(),
+                flags,
             )?,
             payments: Payments::new(&settings.orders.payments, &outbound)?,
             events: Events::new(&settings.events, clusters.clone(), registry),

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
-    http::{App, observe::ObserveLayer},
+    http::{App, idempotency::IDEMPOTENCY_KEY, observe::ObserveLayer},
     settings::Settings,
     state::AppState,
 };
@@ -150,21 +150,22 @@ impl TestApp {
     pub async fn staff(&self) -> Client {
         let email = format!("{:x}@holdfast.example", fastrand::u64(..));
         drop(self.sign_up(&email).await);
-        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
-            .await
-            .unwrap();
         let promote = sqlx::query("update users set role = 'staff' where email = $1").bind(&email);
-        promote.execute(&mut connection).await.unwrap();
+        promote.execute(&mut self.admin().await).await.unwrap();
         self.sign_in(&email).await
+    }
+
+    /// A connection behind the service's back.
+    pub async fn admin(&self) -> sqlx::PgConnection {
+        sqlx::PgConnection::connect(&self.database.admin_url)
+            .await
+            .unwrap()
     }
 
     /// Runs a statement behind the service's back; the number of rows it found or changed.
     pub async fn execute(&self, statement: &'static str) -> u64 {
-        let mut connection = sqlx::PgConnection::connect(&self.database.admin_url)
-            .await
-            .unwrap();
         sqlx::query(statement)
-            .execute(&mut connection)
+            .execute(&mut self.admin().await)
             .await
             .unwrap()
             .rows_affected()
@@ -233,11 +234,13 @@ fn settings(services: &Services, database: &Database) -> Settings {
     settings.postgres.statement_timeout = Duration::from_secs(10);
     settings.postgres.token_wait = Duration::from_secs(4);
     settings.redis.command_timeout = Duration::from_secs(4);
+    settings.redis.breaker.slow_after = Duration::from_secs(4);
     settings.sessions.passwords.wait = Duration::from_secs(20);
     settings.admission.delay_tolerated = Duration::from_secs(4);
     settings.admission.queue_wait = Duration::from_secs(4);
     settings.http.read_deadline = Duration::from_secs(20);
     settings.http.write_deadline = Duration::from_secs(30);
+    settings.idempotency.lease = Duration::from_secs(40);
     // All clients of a test are one address, and some ask more than anyone would.
     settings.limits.address_read = UNLIMITED;
     settings.limits.address_write = UNLIMITED;
@@ -273,8 +276,16 @@ impl Client {
         self.send(Method::GET, path, headers, None).await
     }
 
+    /// With an `Idempotency-Key` of its own, as any client of ours sends one.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::POST, path, &[], Some(body)).await
+        self.post_as(&format!("{:x}", fastrand::u128(..)), path, body)
+            .await
+    }
+
+    /// With this `Idempotency-Key`.
+    pub async fn post_as(&self, key: &str, path: &str, body: &Value) -> Answer {
+        let headers = [(IDEMPOTENCY_KEY, key)];
+        self.send(Method::POST, path, &headers, Some(body)).await
     }
 
     pub async fn put(&self, path: &str, headers: &[(HeaderName, &str)], body: &Value) -> Answer {

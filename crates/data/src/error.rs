@@ -39,16 +39,19 @@ pub enum Error {
     /// Redis answered with an error that no caller expects: a bug.
     #[error("the Redis command failed")]
     Command(#[source] Arc<deadpool_redis::redis::RedisError>),
-    /// A value cannot be written as JSON, and so cannot be cached: a bug of its type.
-    #[error("the value cannot be written as JSON")]
+    /// A value cannot be written as JSON or read from it, and so cannot be kept: a bug of its type.
+    #[error("the value cannot be written as JSON or read from it")]
     Encoding(#[source] Arc<serde_json::Error>),
+    /// Somebody else has taken over meanwhile, and nothing was changed.
+    #[error("the lease on the idempotency key was lost")]
+    LeaseLost,
 }
 
 impl Error {
     /// Whether the same request may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Deadline { .. } => true,
+            Self::Unavailable { .. } | Self::Deadline { .. } | Self::LeaseLost => true,
             Self::Constraint { .. } | Self::Statement(_) | Self::Command(_) | Self::Encoding(_) => {
                 false
             }
@@ -68,7 +71,12 @@ impl Error {
             | Self::Deadline { .. }
             | Self::Statement(_)
             | Self::Command(_)
-            | Self::Encoding(_) => None,
+            | Self::Encoding(_)
+            | Self::LeaseLost => None,
         }
+    }
+
+    pub(crate) fn encoding(error: serde_json::Error) -> Self {
+        Self::Encoding(Arc::new(error))
     }
 }

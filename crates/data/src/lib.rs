@@ -1,10 +1,12 @@
 //! Everything that is kept: Postgres behind a router of primary and replicas, Redis, the cache over both
-//! levels, and the session store. Knows neither axum nor any feature of the shop.
+//! levels, the session store, and what became of requests with a key. Knows neither axum nor any feature of the shop.
 
 pub mod attempts;
+mod breakers;
 pub mod cache;
 mod error;
 pub mod flags;
+pub mod idempotency;
 mod jitter;
 pub mod migrate;
 pub mod postgres;

@@ -48,7 +48,7 @@ mod upstream;
 
 pub use cgroup::CpuLimit;
 pub use databases::{Database, Template};
-pub use meter::{Meter, Traffic};
+pub use meter::{Meter, Moment, Traffic};
 pub use pgbouncer::{PgBouncer, PoolMode, Pooling};
 pub use postgres::Postgres;
 pub use proxy::{Direction, Fault, Proxy, Target, Toxic};

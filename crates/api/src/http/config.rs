@@ -30,7 +30,11 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between_1ms_and_1h))]
     pub head_timeout: Duration,
-    /// How long a keep-alive connection may be idle between requests. Longer than the balancer's.
+    /// How long the balancer before the service keeps an idle connection; only its place before `idle_timeout` is used here.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between_1ms_and_1h))]
+    pub balancer_idle: Duration,
+    /// How long a keep-alive connection may be idle between requests. Longer than the balancer keeps it.
     #[serde(with = "humantime_serde")]
     #[garde(custom(between_1ms_and_1h))]
     pub idle_timeout: Duration,
@@ -93,6 +97,7 @@ impl Default for Config {
             connections_max: 10_000,
             first_byte_timeout: Duration::from_secs(5),
             head_timeout: Duration::from_secs(5),
+            balancer_idle: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(75),
             body_stall_timeout: Duration::from_secs(10),
             write_stall_timeout: Duration::from_secs(10),

@@ -16,6 +16,13 @@ use super::{Envelope, envelope::Tenant};
 #[derive(Clone, Debug)]
 pub struct RequestId(Arc<str>);
 
+/// A new one, of work that no caller has named.
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::random()
+    }
+}
+
 /// The header that carries a [`RequestId`] in and out.
 pub const REQUEST_ID: http::HeaderName = http::HeaderName::from_static("x-request-id");
 

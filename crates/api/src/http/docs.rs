@@ -16,7 +16,9 @@ use super::error::{FieldError, Problem};
             Every error is `application/problem+json` (RFC 9457) with a stable `code` and a `request_id`. \
              503 and 429 carry `Retry-After`; what is below `/v1` says in `RateLimit` and `RateLimit-Policy` where a client stands.\n\n\
              `Request-Timeout` (`250ms`, `2s`) says how long the caller waits; no work is done beyond that. `x-criticality` says \
-             what is refused last when there is too much; `Request-Criticality` lowers it for one request.",
+             what is refused last when there is too much; `Request-Criticality` lowers it for one request.\n\n\
+             A POST that wants an `Idempotency-Key` may be sent again until `Idempotency-Expires`: it takes effect once, and is answered \
+             as the first time, marked `Idempotent-Replayed: true`.",
     ),
     components(schemas(Problem<'static>, FieldError)),
 )]

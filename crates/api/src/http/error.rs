@@ -38,7 +38,12 @@ pub enum ApiError {
     NotFound,
     /// 409: the request is fine, the state of the thing is not.
     #[error("conflict ({code}): {detail}")]
-    Conflict { code: &'static str, detail: String },
+    Conflict {
+        code: &'static str,
+        detail: String,
+        /// Where it passes by itself.
+        retry_after: Option<Duration>,
+    },
     /// 429: the caller is over its limit.
     #[error("too many requests")]
     TooMany {
@@ -119,6 +124,16 @@ impl ApiError {
         Self::Conflict {
             code,
             detail: detail.into(),
+            retry_after: None,
+        }
+    }
+
+    /// 409: the same request is being worked on.
+    pub fn in_use() -> Self {
+        Self::Conflict {
+            code: "idempotency_key_in_use",
+            detail: "this request is being worked on: send it again for its answer".to_owned(),
+            retry_after: Some(RETRY_SOON),
         }
     }
 
@@ -214,10 +229,12 @@ impl ApiError {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        if let Self::TooMany { retry_after, .. } | Self::Unavailable { retry_after, .. } = self {
-            Some(*retry_after)
-        } else {
-            None
+        match self {
+            Self::TooMany { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                Some(*retry_after)
+            }
+            Self::Conflict { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -272,6 +289,11 @@ pub struct Problem<'a> {
 
 /// Writes `error` as problem+json.
 pub fn problem_body(error: &ApiError, request_id: &str) -> Body {
+    Body::from(problem_json(error, request_id))
+}
+
+/// The bytes of [`problem_body`].
+pub fn problem_json(error: &ApiError, request_id: &str) -> Vec<u8> {
     let (status, code) = (error.status(), error.code());
     let problem = Problem {
         r#type: &error.type_uri(),
@@ -283,7 +305,7 @@ pub fn problem_body(error: &ApiError, request_id: &str) -> Body {
         errors: error.field_errors(),
         violated_policies: error.violated_policies(),
     };
-    Body::from(serde_json::to_vec(&problem).expect("a problem holds only strings and numbers"))
+    serde_json::to_vec(&problem).expect("a problem holds only strings and numbers")
 }
 
 impl From<data::Error> for ApiError {
@@ -292,7 +314,8 @@ impl From<data::Error> for ApiError {
             data::Error::Deadline { .. } => Self::Timeout {
                 source: Some(error.into()),
             },
-            data::Error::Unavailable { .. } => Self::Unavailable {
+            // Whoever has taken over is about to answer the same request.
+            data::Error::Unavailable { .. } | data::Error::LeaseLost => Self::Unavailable {
                 retry_after: RETRY_SOON,
                 source: Some(error.into()),
             },

@@ -114,13 +114,32 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let config = Arc::<Config>::from_ref(state);
-        let (parts, body) = request.into_parts();
-        require_json(&parts.headers)?;
-        let bytes = read(body, &parts, &config).await?;
-        json::require_shallow(&bytes, config.json_depth_max)?;
-        validated(json::parse(&bytes)?).map(Self)
+        let received = receive(request, &Arc::from_ref(state)).await?;
+        Ok(Self(received.value))
     }
+}
+
+/// A validated JSON body with what it came in.
+pub(super) struct Received<T> {
+    pub(super) parts: Parts,
+    pub(super) bytes: Bytes,
+    pub(super) value: T,
+}
+
+pub(super) async fn receive<T: DeserializeOwned + Validate<Context = ()>>(
+    request: Request,
+    config: &Config,
+) -> Result<Received<T>, ApiError> {
+    let (parts, body) = request.into_parts();
+    require_json(&parts.headers)?;
+    let bytes = read(body, &parts, config).await?;
+    json::require_shallow(&bytes, config.json_depth_max)?;
+    let value = validated(json::parse(&bytes)?)?;
+    Ok(Received {
+        parts,
+        bytes,
+        value,
+    })
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {

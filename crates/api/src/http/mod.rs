@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod breakers;
 pub mod client_address;
 pub mod conditional;
 pub(crate) mod config;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod extract;
 pub mod guard;
 pub mod health;
+pub mod idempotency;
 pub mod include;
 mod json;
 pub mod layers;
@@ -36,6 +38,7 @@ pub use context::{Caller, RequestId};
 pub use envelope::Envelope;
 pub use error::{ApiError, ApiResult};
 pub use extract::{Body, Db, Path, Query};
+pub use idempotency::Keyed;
 
 #[cfg(test)]
 mod http_tests;

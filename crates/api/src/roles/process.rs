@@ -4,6 +4,8 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use axum::extract::FromRef;
+use data::idempotency;
 use settings::Loaded;
 use telemetry::metrics::Metrics;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,6 +56,8 @@ impl Process {
         process.watch_dependencies();
         process.keep_flags();
         process.resolve_holds(&settings.orders);
+        process.finish_orders(&settings.orders);
+        process.remove_expired_keys(&settings.idempotency);
         process.state.events.start();
         process.serve_admin(metrics)?;
         Ok(process)
@@ -89,6 +93,24 @@ impl Process {
         let (clusters, stop) = (self.state.clusters.clone(), self.stop.clone());
         self.background
             .spawn(orders::sweep(clusters, config.clone(), stop));
+    }
+
+    /// In every role, so that no order stays half done where no process has another role.
+    fn finish_orders(&self, config: &orders::Config) {
+        let completer = orders::Completer {
+            checkout: orders::Checkout::from_ref(&self.state),
+            clusters: self.state.clusters.clone(),
+            config: config.clone(),
+            keys: self.state.idempotency.clone(),
+        };
+        self.background.spawn(completer.run(self.stop.clone()));
+    }
+
+    /// In every role, for the same reason.
+    fn remove_expired_keys(&self, config: &idempotency::Config) {
+        let (clusters, stop) = (self.state.clusters.clone(), self.stop.clone());
+        self.background
+            .spawn(idempotency::sweep(clusters, config.clone(), stop));
     }
 
     fn serve_admin(&self, metrics: Metrics) -> anyhow::Result<()> {

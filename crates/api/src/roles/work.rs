@@ -7,12 +7,10 @@ use settings::Loaded;
 use super::{process::Process, shutdown::Signals};
 use crate::settings::Settings;
 
-/// Runs the same process as `serve` without the public listener. No feature has a job for this role alone yet.
+/// Runs the same process as `serve` without the public listener: what runs in the background of that one. No feature has a job
+/// for this role alone yet.
 pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<ExitCode> {
     let mut process = Process::start(loaded, signals)?;
-    if !process.state.clusters.is_sharded() {
-        tracing::warn!("no feature has registered a job: nothing to work on");
-    }
     process.state.health.started();
     let signal = process.told_to_end().await;
     tracing::info!(signal, "ending");

@@ -19,7 +19,7 @@ async fn every_cell_of_the_failure_matrix_is_as_expected() {
     let (mut episodes, mut while_well) = (Vec::new(), BTreeMap::new());
 
     for dependency in Dependency::ALL {
-        let rig = Rig::start(&[]).await;
+        let rig = Rig::start(&matrix.settings).await;
         while_well.insert(dependency, well(&rig, &matrix).await);
         for fault in Fault::ALL {
             let is_tried = |cell: &&Cell| (cell.dependency, cell.fault) == (dependency, fault);
@@ -34,7 +34,11 @@ async fn every_cell_of_the_failure_matrix_is_as_expected() {
             episodes.push(episode);
         }
     }
-    fs::write(page::FILE, page::write(&episodes, &while_well).unwrap()).unwrap();
+    fs::write(
+        page::FILE,
+        page::write(&matrix, &episodes, &while_well).unwrap(),
+    )
+    .unwrap();
 
     let differences: Vec<_> = episodes.iter().flat_map(Episode::differences).collect();
     println!("{} cells in {:?}", matrix.cells.len(), begun.elapsed());

@@ -32,18 +32,11 @@ const ROUTES: [Route; 6] = [
     Route::Probes,
 ];
 
-/// What is slow here is not broken, for other tests share the machine.
-const PATIENT: [(&str, &str); 3] = [
-    ("HOLDFAST__REDIS__COMMAND_TIMEOUT", "300ms"),
-    ("HOLDFAST__ADMISSION__DELAY_TOLERATED", "4s"),
-    ("HOLDFAST__ADMISSION__QUEUE_WAIT", "1s"),
-];
-
 #[tokio::test]
 async fn a_diagonal_of_the_failure_matrix_is_as_expected() {
     let _turn = TURN.lock().await;
     let matrix = Matrix::read(expected::FILE).unwrap();
-    let rig = Rig::start(&PATIENT).await;
+    let rig = Rig::start(&matrix.settings).await;
     let while_well = well(&rig, &matrix).await;
 
     let mut episodes = Vec::new();
@@ -56,7 +49,10 @@ async fn a_diagonal_of_the_failure_matrix_is_as_expected() {
     }
 
     let while_well = Dependency::ALL.map(|dependency| (dependency, while_well.clone()));
-    println!("{}", page::write(&episodes, &while_well.into()).unwrap());
+    println!(
+        "{}",
+        page::write(&matrix, &episodes, &while_well.into()).unwrap()
+    );
     let differences: Vec<_> = episodes.iter().flat_map(Episode::differences).collect();
     assert!(differences.is_empty(), "{differences:#?}");
 }
@@ -112,18 +108,18 @@ fn the_matrix_says_in_one_line_what_is_wrong_with_it() {
             "[routes]: `session` needs `status` and `within`, and nothing else",
         ),
         (
-            "unharmed = [\"products\", \"probes\"]",
-            "unharmed = [\"products\"]",
+            "unharmed = [\"products\", \"events\", \"probes\"]",
+            "unharmed = [\"products\", \"events\"]",
             "[dependency.redis]: `probes` is missing",
         ),
         (
-            "unharmed = [\"products\", \"probes\"]",
-            "unharmed = [\"products\", \"probes\", \"orders\"]",
+            "unharmed = [\"products\", \"events\", \"probes\"]",
+            "unharmed = [\"products\", \"events\", \"probes\", \"orders\"]",
             "[dependency.redis]: `orders` is named twice",
         ),
         (
-            "unharmed = [\"products\", \"probes\"]",
-            "unharmed = [\"products\", \"probes\", \"probes\"]",
+            "unharmed = [\"products\", \"events\", \"probes\"]",
+            "unharmed = [\"products\", \"events\", \"probes\", \"probes\"]",
             "[dependency.redis]: `probes` is named twice",
         ),
     ] {

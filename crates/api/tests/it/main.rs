@@ -12,6 +12,8 @@ mod faults;
 mod flags;
 mod hostile;
 mod http2;
+mod idempotency;
+mod ladders;
 mod limits;
 mod matrix;
 mod openapi;

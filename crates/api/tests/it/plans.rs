@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const PRODUCTS: u32 = 100_000;
 
-/// Customers, orders, lines and events, many enough that reading all of them is never the cheapest plan.
-const CUSTOMERS_AND_ORDERS: [&str; 5] = [
+/// Customers, orders, lines, events and keys, many enough that reading all of them is never the cheapest plan.
+const CUSTOMERS_AND_ORDERS: [&str; 6] = [
     "insert into users (id, email, password_hash)
      select md5('u' || n)::uuid, 'customer-' || n || '@example.com', '' from generate_series(1, 20000) as n",
     "insert into orders (customer_id, id, total_cents)
@@ -21,11 +21,22 @@ const CUSTOMERS_AND_ORDERS: [&str; 5] = [
      select customer_id, id, line_no, id, '', 1, 100 from orders, generate_series(1, 2) as line_no",
     "insert into events (id, at, name, properties)
      select md5('e' || n)::uuid, now(), '', '{}' from generate_series(1, 60000) as n",
+    "insert into idempotency_keys
+         (key_hash, operation, caller, fingerprint, fence, locked_until, status, headers, body, expires_at)
+     select sha256(n::text::bytea), 'POST /v1/orders', customer_id, sha256(''), n, now(), 201, '[]', '', now() + interval '1 day'
+     from (select row_number() over () as n, customer_id from orders) as orders",
     "analyze",
 ];
 
 /// The tables that grow with the shop.
-const GROWING: [&str; 5] = ["products", "users", "orders", "order_lines", "events"];
+const GROWING: [&str; 6] = [
+    "products",
+    "users",
+    "orders",
+    "order_lines",
+    "events",
+    "idempotency_keys",
+];
 
 /// A statement as `make sql` wrote it down.
 #[derive(Deserialize)]

@@ -23,25 +23,18 @@ use crate::wire::get;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// For tests in which time is not the point: what is slow on a machine that others share is not broken.
-pub const PATIENT: [(&str, &str); 10] = [
+pub const PATIENT: [(&str, &str); 11] = [
     ("HOLDFAST__ADMISSION__DELAY_TOLERATED", "4s"),
     ("HOLDFAST__ADMISSION__QUEUE_WAIT", "4s"),
     ("HOLDFAST__POSTGRES__ACQUIRE_TIMEOUT", "4s"),
     ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "5s"),
     ("HOLDFAST__POSTGRES__STATEMENT_TIMEOUT", "6s"),
     ("HOLDFAST__REDIS__COMMAND_TIMEOUT", "4s"),
+    ("HOLDFAST__REDIS__BREAKER__SLOW_AFTER", "3s"),
     ("HOLDFAST__HTTP__READ_DEADLINE", "8s"),
     ("HOLDFAST__HTTP__WRITE_DEADLINE", "9s"),
     ("HOLDFAST__SHUTDOWN__DRAIN_TIMEOUT", "15s"),
     ("HOLDFAST__SHUTDOWN__GRACE", "30s"),
-];
-
-/// For tests of faults: what ships, except that opening a connection may take as long as it does for a debug build on a busy
-/// machine.
-pub const AS_SHIPPED: [(&str, &str); 3] = [
-    ("HOLDFAST__POSTGRES__ACQUIRE_TIMEOUT", "800ms"),
-    ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "900ms"),
-    ("HOLDFAST__POSTGRES__CHECK_TIMEOUT", "900ms"),
 ];
 
 /// A fresh database with every migration, dropped with the returned value.

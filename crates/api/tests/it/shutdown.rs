@@ -73,6 +73,10 @@ async fn a_request_that_does_not_end_is_cut_and_reported_by_the_exit_code() {
         ("HOLDFAST__HTTP__WRITE_DEADLINE", "600ms"),
         ("HOLDFAST__POSTGRES__STATEMENT_TIMEOUT", "450ms"),
         ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "440ms"),
+        ("HOLDFAST__POSTGRES__LOCK_TIMEOUT", "400ms"),
+        ("HOLDFAST__HTTP__FIRST_BYTE_TIMEOUT", "600ms"),
+        ("HOLDFAST__HTTP__HEAD_TIMEOUT", "600ms"),
+        ("HOLDFAST__SESSIONS__PASSWORDS__WAIT", "500ms"),
     ];
     let service = Service::start(&database, &settings).await;
     // A client that reads nothing of a response larger than the socket buffers keeps its request unfinished.

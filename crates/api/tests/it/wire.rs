@@ -15,6 +15,9 @@ use tokio::{
 
 use crate::service::PATIENCE;
 
+/// The header that names a request.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
 /// One connection.
 pub struct Wire {
     stream: TcpStream,
@@ -80,7 +83,8 @@ impl Wire {
         self.reply().await
     }
 
-    /// Any request and its reply, on a connection that is kept. `line` is method and path; a body is JSON.
+    /// Any request and its reply, on a connection that is kept. `line` is method and path; a body is JSON. A POST has an
+    /// `Idempotency-Key` of its own if the headers bring none.
     pub async fn call(
         &mut self,
         line: &str,
@@ -90,6 +94,10 @@ impl Wire {
         let mut request = format!("{line} HTTP/1.1\r\nHost: shop\r\n");
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
+        }
+        let is_key = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY);
+        if line.starts_with("POST ") && !headers.iter().any(is_key) {
+            request += &format!("{IDEMPOTENCY_KEY}: {:x}\r\n", fastrand::u128(..));
         }
         match body.map(Value::to_string) {
             Some(body) => {

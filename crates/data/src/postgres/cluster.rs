@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use resilience::breaker::State;
 use secrecy::SecretString;
 use serde::{Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
@@ -254,7 +255,10 @@ fn status(node: &Arc<Node>) -> NodeStatus {
         timeline: node.progress.replayed().timeline,
         schema_version: check.schema_version,
         checked_ago: check.at.map(|at| at.elapsed()),
-        error: check.error,
+        error: check.error.or_else(|| {
+            let is_open = node.health.breaker().state() != State::Closed;
+            is_open.then(|| "left alone for a while: it failed or was slow".to_owned())
+        }),
         in_use,
         idle,
         max: node.status().max_size,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::{join, join_all};
 use prometheus_client::registry::Registry;
+use resilience::Breaker;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +98,12 @@ impl Clusters {
     pub fn status(&self) -> Vec<NodeStatus> {
         let clusters = self.0.clusters.iter();
         clusters.flat_map(|(_, cluster)| cluster.status()).collect()
+    }
+
+    /// The breaker before each node, with its name in metrics.
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, &Breaker)> {
+        let nodes = self.0.nodes();
+        nodes.map(|node| (node.name.as_str(), node.health.breaker()))
     }
 
     /// The oldest schema of any cluster, as the background checks last saw them; a cluster that was never seen does not

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use garde::Validate;
+use resilience::breaker;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
@@ -96,15 +97,10 @@ pub struct Config {
     /// The same in bytes of the write-ahead log. Sees a replica fall behind before time has passed.
     #[garde(range(min = 65_536))]
     pub lag_bytes_max: u64,
-    /// How long a replica that was taken out stays out at least, however well it looks. Doubles each time it is taken
-    /// out again soon after.
-    #[serde(with = "humantime_serde")]
-    #[garde(custom(between(Duration::from_millis(10), MINUTE)))]
-    pub ejection_min: Duration,
-    /// What `ejection_min` grows to at most.
-    #[serde(with = "humantime_serde")]
-    #[garde(custom(between(Duration::from_millis(10), HOUR)))]
-    pub ejection_max: Duration,
+    /// When a node is not asked any more. One for each; being slow counts for replicas only, and while there is no primary
+    /// none is spared.
+    #[garde(dive)]
+    pub breaker: breaker::Config,
     /// When all connections of a pool are in use and for so long none came back, they are taken for lost and the pool
     /// is replaced. Longer than any request may take.
     #[serde(with = "humantime_serde")]
@@ -155,8 +151,12 @@ impl Default for Config {
             check_timeout: Duration::from_millis(500),
             lag_max: SECOND,
             lag_bytes_max: 64 * 1024 * 1024,
-            ejection_min: SECOND,
-            ejection_max: Duration::from_secs(30),
+            breaker: breaker::Config {
+                // One may be a hiccup, and waiting for more makes requests wait.
+                failures_in_row: 3,
+                slow_after: Duration::from_millis(150),
+                ..breaker::Config::default()
+            },
             stuck_after: Duration::from_secs(30),
             token_keys: Vec::new(),
             token_ttl: Duration::from_secs(30),

@@ -112,6 +112,22 @@ impl Db {
     }
 }
 
+impl Db {
+    /// From now on the client sees all that was committed by now, at home and where the rows of `key` are, as if it had
+    /// written it.
+    pub(crate) async fn hand_on(&self, key: Uuid) {
+        let home = self.write();
+        let Ok(to) = self.destination() else { return };
+        home.mark(to).await;
+        let shard = self.shard(key);
+        if let Ok(to_shard) = shard.destination()
+            && to_shard.map_version > 0
+        {
+            shard.write().mark(to_shard).await;
+        }
+    }
+}
+
 impl<P: Place> Db<P> {
     /// For reads that may be as old as the replicas' lag, but not older than what the request has to see.
     pub fn read(&self) -> Reader<P> {

@@ -1,49 +1,31 @@
-//! What is known of a node's health: from the answers that requests get, and from the background check.
-//!
-//! A replica that was taken out comes back by itself after a while that doubles each time (Envoy's outlier ejection does the
-//! same), so that one that dies at each return is tried ever less often.
+//! Whether a node may be asked: by its breaker, which hears how requests ended, and by the background check, which knows what
+//! no request can see.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use resilience::Breaker;
+use resilience::breaker::{Permit, State};
 use tokio::time::Instant;
 
-use super::config::Config;
 use super::consistency::Lag;
 
-/// So many failures in a row take a node out. One may be a hiccup, and waiting for more makes requests wait.
-const FAILURES_IN_A_ROW_MAX: u32 = 3;
-
 /// A failed check counts for so many failures of requests: it had more time, and was tried on a new connection.
-pub(super) const CHECK_WEIGHT: u32 = 2;
+const CHECK_WEIGHT: usize = 2;
 
-/// A node that was well for so many times its last absence starts over with the shortest one.
-const FORGIVEN_AFTER: u32 = 10;
-
-/// So many requests at once may try a node that is down; the others are refused without waiting for it.
-const TRIALS_MAX: usize = 2;
-
-/// The health of one node.
+/// The health of one node. It is taken for healthy until something says otherwise, so that the first request need not wait
+/// for a check.
 #[derive(Debug)]
 pub(super) struct Health {
-    failures_in_a_row: AtomicU32,
-    is_down: AtomicBool,
+    breaker: Breaker,
+    /// Reachable, but not what it has to be: it takes no writes, or is no replica of this primary.
+    is_refused: AtomicBool,
     /// Reachable, but too far behind the primary to read from.
     is_lagging: AtomicBool,
-    trials: Semaphore,
-    absence: Mutex<Absence>,
+    /// The last check had no answer.
+    is_silent: AtomicBool,
     last_check: Mutex<Check>,
-}
-
-/// How long a node that is taken out stays out.
-#[derive(Debug)]
-struct Absence {
-    min: Duration,
-    max: Duration,
-    last: Duration,
-    ends: Option<Instant>,
 }
 
 /// What the background check saw.
@@ -64,26 +46,27 @@ pub(super) struct Check {
 }
 
 impl Health {
-    /// A node is taken for healthy until something says otherwise, so that the first request need not wait for a check.
-    pub(super) fn new(config: &Config) -> Self {
-        let absence = Absence {
-            min: config.ejection_min,
-            max: config.ejection_max,
-            last: Duration::ZERO,
-            ends: None,
-        };
+    pub(super) fn new(breaker: Breaker) -> Self {
         Self {
-            failures_in_a_row: AtomicU32::new(0),
-            is_down: AtomicBool::new(false),
+            breaker,
+            is_refused: AtomicBool::new(false),
             is_lagging: AtomicBool::new(false),
-            trials: Semaphore::new(TRIALS_MAX),
-            absence: Mutex::new(absence),
+            is_silent: AtomicBool::new(false),
             last_check: Mutex::default(),
         }
     }
 
+    pub(super) fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// Whether it is asked like any other, and not for a trial.
     pub(super) fn is_up(&self) -> bool {
-        !self.is_down.load(Ordering::Relaxed)
+        !self.is_refused() && self.breaker.state() == State::Closed
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_lagging(&self) -> bool {
@@ -91,54 +74,58 @@ impl Health {
     }
 
     pub(super) fn is_fit_for_reads(&self) -> bool {
-        self.is_up() && !self.is_lagging()
+        self.is_askable() && self.breaker.admits() && !self.is_lagging()
     }
 
-    /// The right to try a node that is down. None when enough others are trying.
-    pub(super) fn trial(&self) -> Option<SemaphorePermit<'_>> {
-        self.trials.try_acquire().ok()
+    /// The right to ask it once.
+    pub(super) fn enter(&self) -> Option<Permit> {
+        let permit = self.is_askable().then(|| self.breaker.enter());
+        permit?.ok()
     }
 
-    /// Notes a good answer. True when it brings the node back.
-    pub(super) fn succeeded(&self) -> bool {
-        // Loads before stores: on the hot path the cache line stays shared.
-        if self.failures_in_a_row.load(Ordering::Relaxed) != 0 {
-            self.failures_in_a_row.store(0, Ordering::Relaxed);
+    /// No request waits for a node that did not answer the check: it is tried again once it does.
+    fn is_askable(&self) -> bool {
+        let is_silent = || self.is_silent.load(Ordering::Relaxed);
+        !self.is_refused() && (self.breaker.state() == State::Closed || !is_silent())
+    }
+
+    /// Notes that the check had an answer. `is_needed` says that there is nobody else to ask. That it answered brings it back,
+    /// unless its time has not come; how fast it is for requests, they will tell, and no look at a node that is asked makes
+    /// their share of bad ends smaller.
+    pub(super) fn check_succeeded(&self, is_needed: bool) {
+        let was_silent = self.is_silent.swap(false, Ordering::Relaxed);
+        let is_closed = self.breaker.state() == State::Closed;
+        if is_closed && !was_silent {
+            return;
         }
-        !self.is_up() && self.is_down.swap(false, Ordering::Relaxed)
-    }
-
-    /// Notes a failure that counts for `weight`. True when it takes the node out.
-    pub(super) fn failed(&self, weight: u32) -> bool {
-        let failures = self
-            .failures_in_a_row
-            .fetch_add(weight, Ordering::Relaxed)
-            .saturating_add(weight);
-        failures >= FAILURES_IN_A_ROW_MAX && self.take_out()
-    }
-
-    /// Takes the node out. True when it was in.
-    pub(super) fn take_out(&self) -> bool {
-        let was_in = !self.is_down.swap(true, Ordering::Relaxed);
-        if was_in {
-            self.absence().begin(Instant::now());
+        if is_needed && !is_closed {
+            self.breaker.close();
         }
-        was_in
+        if let Ok(permit) = self.breaker.enter() {
+            permit.record(true, Duration::ZERO);
+        }
     }
 
-    /// Whether a node that is out has been out for long enough to be brought back by a good check. A good answer to a request
-    /// needs no such patience: requests reach a node that is out only when there is nobody else to ask.
-    pub(super) fn may_return(&self, now: Instant) -> bool {
-        self.absence().ends.is_none_or(|ends| ends <= now)
+    /// Notes that the check had no answer. While the node is left alone anyway that makes its time no longer.
+    pub(super) fn check_failed(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
+        for _ in 0..CHECK_WEIGHT {
+            if self.breaker.state() == State::Closed
+                && let Ok(permit) = self.breaker.enter()
+            {
+                permit.record(false, Duration::ZERO);
+            }
+        }
+    }
+
+    /// Notes whether the node is what it has to be. True when that changed.
+    pub(super) fn set_refused(&self, is_refused: bool) -> bool {
+        self.is_refused.swap(is_refused, Ordering::Relaxed) != is_refused
     }
 
     /// Notes whether the node is too far behind. True when that changed.
     pub(super) fn set_lagging(&self, is_lagging: bool) -> bool {
         self.is_lagging.swap(is_lagging, Ordering::Relaxed) != is_lagging
-    }
-
-    fn absence(&self) -> MutexGuard<'_, Absence> {
-        self.absence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn last_check(&self) -> MutexGuard<'_, Check> {
@@ -148,74 +135,84 @@ impl Health {
     }
 }
 
-impl Absence {
-    fn begin(&mut self, now: Instant) {
-        let is_forgiven = self
-            .ends
-            .is_none_or(|ends| now.saturating_duration_since(ends) > self.last * FORGIVEN_AFTER);
-        self.last = if is_forgiven {
-            self.min
-        } else {
-            (self.last * 2).min(self.max)
-        };
-        self.ends = Some(now + self.last);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use resilience::breaker::Config;
+    use tokio::time::advance;
+
     use super::*;
 
     fn health() -> Health {
-        Health::new(&Config::default())
+        let config = Config {
+            failures_in_row: 3,
+            ..Config::default()
+        };
+        Health::new(Breaker::new(&config, |_| {}))
     }
 
-    #[test]
-    fn a_node_that_is_taken_out_again_and_again_stays_out_ever_longer() {
-        let config = Config::default();
-        let mut absence = Absence {
-            min: config.ejection_min,
-            max: config.ejection_max,
-            last: Duration::ZERO,
-            ends: None,
-        };
-        let mut now = Instant::now();
+    fn fail(health: &Health) {
+        health.enter().unwrap().record(false, Duration::ZERO);
+    }
 
-        let mut absences = Vec::new();
-        for wait in [0, 1, 1, 1, 1, 1, 1, 301] {
-            now = absence.ends.unwrap_or(now) + Duration::from_secs(wait);
-            absence.begin(now);
-            absences.push(absence.last.as_secs());
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_check_and_a_failed_request_take_a_node_out() {
+        let health = health();
+
+        health.check_failed();
+        assert!(health.is_up());
+        fail(&health);
+
+        assert!(!health.is_up() && health.enter().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn good_checks_do_not_hide_that_requests_find_it_slow() {
+        let health = health();
+
+        for _ in 0..Config::default().calls_min {
+            (0..10).for_each(|_| health.check_succeeded(false));
+            let permit = health.enter().unwrap();
+            permit.record(true, Config::default().slow_after);
         }
 
-        assert_eq!(absences, [1, 2, 4, 8, 16, 30, 30, 1]);
+        assert!(!health.is_up());
     }
 
-    #[test]
-    fn only_failures_in_a_row_take_a_node_out() {
+    #[tokio::test(start_paused = true)]
+    async fn nobody_tries_a_node_that_no_check_reaches_and_the_first_that_does_brings_it_back() {
         let health = health();
+        for _ in 0..100 {
+            health.check_failed();
+            advance(Config::default().open_min).await;
+            assert!(!health.is_fit_for_reads() && health.enter().is_none() || health.is_up());
+        }
+        assert!(!health.is_up());
 
-        let interrupted = [
-            health.failed(1),
-            health.failed(1),
-            health.succeeded(),
-            health.failed(1),
-            health.failed(1),
-        ];
-        let last = health.failed(1);
+        health.check_succeeded(false);
 
-        assert_eq!(
-            (interrupted, last, health.is_up()),
-            ([false; 5], true, false)
-        );
+        assert!(health.is_up());
     }
 
-    #[test]
-    fn a_node_that_is_down_is_tried_by_few_at_once() {
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_only_the_check_finds_well_is_tried_when_its_time_has_come() {
         let health = health();
+        (0..3).for_each(|_| fail(&health));
 
-        let trials = [health.trial(), health.trial(), health.trial()];
+        health.check_succeeded(false);
+        assert!(!health.is_fit_for_reads());
+        advance(Config::default().open_min).await;
 
-        assert_eq!(trials.map(|trial| trial.is_some()), [true, true, false]);
+        assert!(health.is_fit_for_reads());
+        assert!(health.enter().unwrap().is_probe());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_without_another_in_its_place_is_back_with_the_first_good_check() {
+        let health = health();
+        (0..3).for_each(|_| fail(&health));
+
+        health.check_succeeded(true);
+
+        assert!(health.is_up());
     }
 }

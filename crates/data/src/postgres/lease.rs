@@ -1,8 +1,10 @@
 //! A connection in someone's hands. Whatever happens to its holder, it goes back to the pool only in a known, clean state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool::managed::Object;
+use resilience::breaker::Permit;
 use tokio::time::Instant;
 
 use super::consistency::Point;
@@ -31,14 +33,17 @@ enum State {
 pub(super) struct Lease {
     /// Empty only while dropping.
     connection: Option<Object<Opener>>,
+    /// The right to ask the node; each statement after the first asks for one itself.
+    permit: Option<Permit>,
     node: Arc<Node>,
     state: State,
 }
 
 impl Lease {
-    pub(super) fn new(connection: Object<Opener>, node: Arc<Node>) -> Self {
+    pub(super) fn new(connection: Object<Opener>, permit: Permit, node: Arc<Node>) -> Self {
         Self {
             connection: Some(connection),
+            permit: Some(permit),
             node,
             state: State::Clean,
         }
@@ -64,6 +69,8 @@ impl Lease {
     ) -> Result<E::Answer, Failure> {
         limit.remaining()?;
         let before = std::mem::replace(&mut self.state, State::Busy);
+        // A transaction that is under way goes on, whatever has become of the node in the meantime.
+        let permit = self.permit.take().or_else(|| self.node.health.enter());
         let Some(connection) = self.connection.as_mut() else {
             return Err(Cause::Lost.into());
         };
@@ -72,15 +79,13 @@ impl Lease {
             .bound(async { Ok(exchange.run(&mut connection.inner).await?) })
             .await
             .map_err(|failure| failure.on(self.node.role));
-        self.node
-            .metrics
-            .statement
-            .observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.node.metrics.statement.observe(took.as_secs_f64());
+        if let Some(permit) = permit {
+            self.judge(permit, answer.as_ref().err(), took);
+        }
         match &answer {
-            Ok(_) => {
-                self.state = before;
-                self.node.succeeded();
-            }
+            Ok(_) => self.state = before,
             Err(failure) if failure.cause.spares_the_connection() => self.state = before,
             Err(failure) => {
                 if is_stale_plan(failure) {
@@ -136,10 +141,17 @@ impl Lease {
         {
             self.node.retire(connection);
         }
+    }
+
+    /// Tells the breaker what the end of a statement says about the node.
+    fn judge(&self, permit: Permit, failure: Option<&Failure>, took: Duration) {
+        let Some(failure) = failure else {
+            return permit.record(true, took);
+        };
         // A pooled connection may have died long ago; only a new one tells how the node is now.
-        let is_old_news = cause == Cause::Lost && self.is_reused();
-        if cause.blames_the_node() && !is_old_news {
-            self.node.failed(cause.label());
+        let is_old_news = failure.cause == Cause::Lost && self.is_reused();
+        if failure.cause.blames_the_node() && !is_old_news {
+            permit.record(false, took);
         }
     }
 

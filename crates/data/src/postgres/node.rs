@@ -1,11 +1,13 @@
 //! One Postgres server: its pool, its health, its instruments.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode, TimeoutType, Timeouts};
+use resilience::Breaker;
+use resilience::breaker::{Permit, State};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -14,13 +16,14 @@ use tokio_util::task::TaskTracker;
 use super::config::Config;
 use super::consistency::Progress;
 use super::failure::{Cause, Failure};
-use super::health::{CHECK_WEIGHT, Health};
+use super::health::Health;
 use super::lease::Lease;
 use super::limit::Limit;
 use super::metrics::{Instruments, NodeInstruments};
 use super::pool::{Connection, Opener, Pool, session_options};
 use super::pooler::{self, Standing};
 use super::rows::Exchange;
+use crate::breakers;
 
 /// So many connections are opened at once. A handshake costs both sides milliseconds of CPU, and sqlx lets other tasks run
 /// hundreds of times during one: many at once make each other late, until all of them time out.
@@ -86,10 +89,10 @@ impl Node {
         let opener = Opener::new(options.clone(), config, standing.clone());
         let pool = new_pool(role, opener, config);
         let metrics = metrics.node(&name, role);
-        Arc::new(Self {
+        Arc::new_cyclic(|node: &Weak<Self>| Self {
             name,
             role,
-            health: Health::new(config),
+            health: Health::new(breaker(role, config, node.clone())),
             metrics,
             progress: Progress::default(),
             pool: ArcSwap::from_pointee(pool),
@@ -111,7 +114,7 @@ impl Node {
         self.lease(limit).await?.run(exchange, limit).await
     }
 
-    /// Runs one statement that changes nothing. Sends it once again when its connection is lost: a pooled one may
+    /// Runs one statement that changes nothing, or does no harm twice. Sends it once again when its connection is lost: a pooled one may
     /// have died unnoticed, and a new one may be ended with all others before it is used.
     pub(super) async fn read<E: Exchange>(
         self: &Arc<Self>,
@@ -145,16 +148,12 @@ impl Node {
     /// A connection for the caller, within the limit.
     pub(super) async fn lease(self: &Arc<Self>, limit: Limit) -> Result<Lease, Failure> {
         limit.remaining()?;
-        // Held until the connection is there: whoever gets one and a good answer brings the node back for all.
-        let _trial = match self.health.is_up() {
-            true => None,
-            false => Some(self.health.trial().ok_or(Cause::Down)?),
-        };
+        let permit = self.health.enter().ok_or(Cause::Down)?;
         let started = Instant::now();
-        let outcome = limit.bound(self.idle_or_new()).await;
+        let outcome = limit.bound(self.idle_or_new(permit)).await;
         self.metrics.wait.observe(started.elapsed().as_secs_f64());
         match outcome {
-            Ok(connection) => Ok(Lease::new(connection, self.clone())),
+            Ok((connection, permit)) => Ok(Lease::new(connection, permit, self.clone())),
             Err(failure) if matches!(failure.cause, Cause::Timeout | Cause::Exhausted) => {
                 self.metrics.timeouts.inc();
                 Err(Cause::Exhausted.into())
@@ -164,12 +163,16 @@ impl Node {
     }
 
     /// Takes an idle connection or opens one. Opening goes on when the caller gives up, and the connection goes to the pool:
-    /// otherwise callers with little time would never see the end of a slow handshake, nor fill an empty pool.
-    async fn idle_or_new(self: &Arc<Self>) -> Result<Object<Opener>, Failure> {
+    /// otherwise callers with little time would never see the end of a slow handshake, nor fill an empty pool. A probe goes
+    /// on with it, so that there is never a second one.
+    async fn idle_or_new(
+        self: &Arc<Self>,
+        permit: Permit,
+    ) -> Result<(Object<Opener>, Permit), Failure> {
         let limit = Instant::now() + self.config.acquire_timeout;
         let turn = loop {
             if !self.must_open() {
-                return self.take().await;
+                return self.take(permit).await;
             }
             if Instant::now() >= limit {
                 return Err(Cause::Exhausted.into());
@@ -182,7 +185,7 @@ impl Node {
         let node = self.clone();
         let opening = self.tasks.spawn(async move {
             let _turn = turn;
-            node.take().await
+            node.take(permit).await
         });
         opening.await.unwrap_or_else(|_| Err(Cause::Connect.into()))
     }
@@ -192,13 +195,14 @@ impl Node {
         status.available == 0 && status.size < status.max_size
     }
 
-    async fn take(&self) -> Result<Object<Opener>, Failure> {
+    async fn take(&self, permit: Permit) -> Result<(Object<Opener>, Permit), Failure> {
         let pool = Pool::clone(&self.pool.load());
+        let started = Instant::now();
         match pool.get().await {
-            Ok(connection) => Ok(connection),
+            Ok(connection) => Ok((connection, permit)),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(Cause::Exhausted.into()),
             Err(error) => {
-                self.failed(Cause::Connect.label());
+                permit.record(false, started.elapsed());
                 let source = match error {
                     PoolError::Backend(error) => Some(error),
                     _ => None,
@@ -211,37 +215,27 @@ impl Node {
         }
     }
 
-    /// Notes a good answer.
-    pub(super) fn succeeded(&self) {
-        if self.health.succeeded() {
-            tracing::info!(node = self.name, "Postgres node is back");
+    /// Sends no requests to a node that is not what it has to be.
+    pub(super) fn refuse(&self, reason: &'static str) {
+        if self.health.set_refused(true) {
+            tracing::warn!(node = self.name, reason, "Postgres node is refused");
+            self.retire_all();
         }
     }
 
-    /// Notes a failure that is the node's.
-    pub(super) fn failed(&self, reason: &'static str) {
-        if self.health.failed(1) {
-            self.taken_out(reason);
+    /// Takes back a refusal.
+    pub(super) fn accept(&self) {
+        if self.health.set_refused(false) {
+            tracing::info!(node = self.name, "Postgres node is accepted");
         }
     }
 
-    /// Notes that the background check failed.
-    pub(super) fn check_failed(&self) {
-        if self.health.failed(CHECK_WEIGHT) {
-            self.taken_out("check");
+    fn breaker_changed(&self, state: State) {
+        breakers::log(&self.name, state);
+        if state == State::Open {
+            // What was open before may be dead, and the probe must not be the one to find out.
+            self.retire_all();
         }
-    }
-
-    /// Sends no more requests to the node until it is seen well again.
-    pub(super) fn take_out(&self, reason: &'static str) {
-        if self.health.take_out() {
-            self.taken_out(reason);
-        }
-    }
-
-    fn taken_out(&self, reason: &'static str) {
-        tracing::warn!(node = self.name, reason, "Postgres node is taken out");
-        self.retire_all();
     }
 
     /// Ends the generation of a connection that was lost: its neighbours in the pool likely died with it.
@@ -272,7 +266,7 @@ impl Node {
         let found = pooler::open_and_probe(&options, &self.config).await;
         let missing = found.as_ref().map(|(_, missing)| missing.as_slice());
         if self.standing.note(&self.name, missing) {
-            self.take_out("unfit");
+            self.refuse("unfit");
         }
         found.map(|(connection, _)| connection)
     }
@@ -315,6 +309,19 @@ impl Node {
             "no connection came back to an exhausted pool for postgres.stuck_after: the pool is replaced"
         );
     }
+}
+
+/// Only a replica is left alone for being slow: the primary has nobody in its place, and what it is asked at once is bounded.
+fn breaker(role: Role, config: &Config, node: Weak<Node>) -> Breaker {
+    let mut breaker = config.breaker.clone();
+    if role == Role::Primary {
+        breaker.slow_after = config.statement_timeout;
+    }
+    Breaker::new(&breaker, move |state| {
+        if let Some(node) = node.upgrade() {
+            node.breaker_changed(state);
+        }
+    })
 }
 
 fn new_pool(role: Role, opener: Opener, config: &Config) -> Pool {

@@ -192,7 +192,7 @@ impl Watcher<'_> {
         check.at = Some(Instant::now());
         check.error = Some(error);
         drop(check);
-        self.node.check_failed();
+        self.node.health.check_failed();
     }
 
     /// Draws the conclusions from one look.
@@ -213,14 +213,14 @@ impl Watcher<'_> {
             check.error = refusal.map(|(_, why)| why.to_owned());
         }
         if let Some((reason, _)) = refusal {
-            return self.node.take_out(reason);
+            return self.node.refuse(reason);
         }
+        self.node.accept();
         if let Some(lag) = lag {
             self.note_lag(lag.time, lag.bytes);
         }
-        if self.node.role == Role::Primary || self.node.health.may_return(now) {
-            self.node.succeeded();
-        }
+        let is_needed = self.node.role == Role::Primary || !self.cluster.primary.health.is_up();
+        self.node.health.check_succeeded(is_needed);
     }
 
     fn note_position(&self, sight: &Sight, now: Instant) {

@@ -7,7 +7,7 @@ use super::place::Place;
 use super::rows::{Affected, All, Command, Exchange, First, Mark, One, Rows};
 use crate::Error;
 
-/// A statement is sent once, as whether a lost one took effect cannot be known; again only after Postgres refused it because
+/// What may not take effect twice is sent once, as whether a lost one took effect cannot be known; again only after Postgres refused it because
 /// its rows are moving to another cluster.
 impl<P: Place> Writer<P> {
     /// The one row of the answer, as of `insert … returning`; no row is an error.
@@ -33,6 +33,22 @@ impl<P: Place> Writer<P> {
         self.run(|| Affected(statement())).await
     }
 
+    /// As `fetch_optional`, for what does no harm when it takes effect twice, and no later read of the client has to see.
+    pub(crate) async fn fetch_optional_repeatable<Q: Rows>(
+        &self,
+        query: impl Fn() -> Q,
+    ) -> Result<Option<Q::Row>, Error> {
+        self.run_repeatable(|| First(query())).await
+    }
+
+    /// As `execute`, for what does no harm when it takes effect twice, and no later read of the client has to see.
+    pub(crate) async fn execute_repeatable<C: Command>(
+        &self,
+        statement: impl Fn() -> C,
+    ) -> Result<u64, Error> {
+        self.run_repeatable(|| Affected(statement())).await
+    }
+
     /// A reader on the primary: it sees what was just written, by anybody.
     pub fn reader(&self) -> Reader<P> {
         Reader {
@@ -53,6 +69,32 @@ impl<P: Place> Writer<P> {
         }
     }
 
+    async fn run_repeatable<E: Exchange>(
+        &self,
+        exchange: impl Fn() -> E,
+    ) -> Result<E::Answer, Error> {
+        let to = self.db.destination()?;
+        let primary = &to.cluster.0.primary;
+        let outcome = primary.read(exchange, self.db.limit(to.cluster)).await;
+        outcome.map_err(|failure| dependency_error(primary, failure))
+    }
+
+    /// From now on the client sees all that was committed here by now, as if it had written it.
+    pub(super) async fn mark(&self, to: Destination<'_>) {
+        if !to.cluster.0.has_replicas() {
+            return self.note_map(to);
+        }
+        let limit = self.db.limit(to.cluster);
+        let mark = to.cluster.0.primary.read(|| Mark, limit).await;
+        self.db.saw(to, mark.ok().flatten());
+    }
+
+    fn note_map(&self, to: Destination<'_>) {
+        if to.map_version > 0 {
+            self.db.consistency.saw(None, to.map_version);
+        }
+    }
+
     /// A statement outside a transaction commits by itself, so where that was is a second question.
     async fn run_and_mark<E: Exchange>(
         &self,
@@ -66,8 +108,8 @@ impl<P: Place> Writer<P> {
             if to.cluster.0.has_replicas() {
                 let mark = lease.run(Mark, limit()).await;
                 self.db.saw(to, mark.ok().flatten());
-            } else if to.map_version > 0 {
-                self.db.consistency.saw(None, to.map_version);
+            } else {
+                self.note_map(to);
             }
         }
         Ok(answer)

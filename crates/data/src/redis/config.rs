@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::IntoConnectionInfo;
+use resilience::{breaker, bulkhead};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -36,13 +37,12 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(50), Duration::from_secs(60))))]
     pub reconnect_delay_max: Duration,
-    /// Failures in a row, on one connection, before it is abandoned and callers are refused at once. Commands
-    /// that fail side by side count as one.
-    #[garde(range(min = 1, max = 100))]
-    pub failures_max: u32,
-    /// Commands under way at once, over the one connection. More wait within `command_timeout`.
-    #[garde(range(min = 1, max = 65_536))]
-    pub in_flight_max: usize,
+    /// When it is not asked any more. Commands that fail or are slow side by side count as one.
+    #[garde(dive)]
+    pub breaker: breaker::Config,
+    /// How many commands may be under way, over the one connection. Further ones are refused as if Redis were away.
+    #[garde(dive)]
+    pub bulkhead: bulkhead::Config,
 }
 
 impl Default for Config {
@@ -54,8 +54,19 @@ impl Default for Config {
             connect_timeout: Duration::from_millis(500),
             check_interval: Duration::from_millis(500),
             reconnect_delay_max: Duration::from_secs(1),
-            failures_max: 3,
-            in_flight_max: 1024,
+            breaker: breaker::Config {
+                failures_in_row: 3,
+                slow_after: Duration::from_millis(25),
+                open_min: Duration::from_millis(100),
+                open_max: Duration::from_secs(1),
+                ..breaker::Config::default()
+            },
+            // Nobody waits: what is asked of Redis is worth less than the time that a queue would cost.
+            bulkhead: bulkhead::Config {
+                calls_max: 1024,
+                waiting_max: 0,
+                wait: Duration::ZERO,
+            },
         }
     }
 }

@@ -1,8 +1,8 @@
-//! One connection with its count of failures in a row, and what each kind of failure says about it.
+//! One connection, and what each kind of failure says about it and about Redis.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
@@ -21,97 +21,87 @@ const BUSY_CODES: [&str; 6] = [
     "WRONGPASS",
 ];
 
-/// A connection in use. Failures are counted per connection, so that a late answer of an abandoned one
-/// cannot harm its successor.
+/// A connection in use.
 #[derive(Clone)]
 pub(super) struct Connection {
     handle: MultiplexedConnection,
-    row: Arc<Row>,
+    peer: Arc<Peer>,
 }
 
-/// Failures in a row. There is one per connection, so it also says which one somebody means.
+/// The other side of one connection. There is one for each, so it also says which one somebody means.
 #[derive(Default)]
-pub(super) struct Row {
-    /// Whether the other side has closed the connection, which may be heard before it is in use.
+pub(super) struct Peer {
+    /// Whether it has closed the connection, which may be heard before that is in use.
     closed: AtomicBool,
-    /// Whether there are any, so that an answered command need not take the lock.
-    begun: AtomicBool,
-    counted: Mutex<Counted>,
+    /// When a command that failed or was slow was last counted.
+    counted_at: Mutex<Option<Instant>>,
 }
 
-#[derive(Default)]
-struct Counted {
-    failures: u32,
-    last_at: Option<Instant>,
+/// What the end of a command says about Redis.
+pub(super) enum Verdict {
+    /// It answered.
+    Answered,
+    /// It failed.
+    Failed,
+    /// The connection is gone; how Redis is, the next one will tell.
+    Lost,
+    /// Nothing that another command has not said.
+    Nothing,
 }
 
 impl Connection {
-    pub(super) fn new(handle: MultiplexedConnection, row: Arc<Row>) -> Self {
-        Self { handle, row }
+    pub(super) fn new(handle: MultiplexedConnection, peer: Arc<Peer>) -> Self {
+        Self { handle, peer }
     }
 
     pub(super) fn handle(&self) -> MultiplexedConnection {
         self.handle.clone()
     }
 
-    pub(super) fn row(&self) -> &Arc<Row> {
-        &self.row
-    }
-
-    /// Ends a row of failures.
-    pub(super) fn answered(&self) {
-        if self.row.begun.load(Ordering::Relaxed) {
-            *self.counted() = Counted::default();
-            self.row.begun.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the connection is lost with this failure of a command sent at `sent_at`.
-    pub(super) fn is_lost_after(
-        &self,
-        failure: &Failure,
-        sent_at: Instant,
-        failures_max: u32,
-    ) -> bool {
-        match failure {
-            Failure::Closed => true,
-            Failure::Answer(error) if error.is_unrecoverable_error() || is_read_only(error) => true,
-            Failure::Answer(error) if !is_away(error) => {
-                self.answered();
-                false
-            }
-            Failure::Answer(_) | Failure::Silence => self.count(sent_at) >= failures_max,
-        }
-    }
-
-    /// Commands that failed side by side, in one stall, count as one: else a short stall under load, of Redis
-    /// or of this process, would be taken for an outage.
-    fn count(&self, sent_at: Instant) -> u32 {
-        let mut counted = self.counted();
-        if counted.last_at.is_none_or(|last_at| sent_at >= last_at) {
-            counted.failures += 1;
-            counted.last_at = Some(Instant::now());
-            self.row.begun.store(true, Ordering::Relaxed);
-        }
-        counted.failures
-    }
-
-    fn counted(&self) -> MutexGuard<'_, Counted> {
-        // Two plain fields: there is no half-way state for a panic to leave.
-        self.row
-            .counted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 }
 
-impl Row {
+impl Peer {
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
+    }
+
+    /// What a slow answer to a command sent at `sent_at` says.
+    pub(super) fn slow(&self, sent_at: Instant) -> Verdict {
+        self.news(sent_at, Verdict::Answered)
+    }
+
+    /// What the failure of a command sent at `sent_at` says.
+    pub(super) fn failed(&self, failure: &Failure, sent_at: Instant) -> Verdict {
+        match failure {
+            Failure::Closed => Verdict::Lost,
+            Failure::Answer(error) if error.is_unrecoverable_error() || is_read_only(error) => {
+                Verdict::Lost
+            }
+            Failure::Answer(error) if !is_away(error) => Verdict::Answered,
+            Failure::Answer(_) | Failure::Silence => self.news(sent_at, Verdict::Failed),
+        }
+    }
+
+    /// Commands that failed or were slow side by side, in one stall, count as one: else a short stall under load, of Redis or
+    /// of this process, would be taken for an outage.
+    fn news(&self, sent_at: Instant, verdict: Verdict) -> Verdict {
+        // Only ever replaced as a whole.
+        let mut counted_at = self
+            .counted_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if counted_at.is_some_and(|counted_at| sent_at < counted_at) {
+            return Verdict::Nothing;
+        }
+        *counted_at = Some(Instant::now());
+        verdict
     }
 }
 

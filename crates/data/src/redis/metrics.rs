@@ -21,8 +21,10 @@ pub(super) enum Outcome {
     Error,
     /// No answer in time.
     Timeout,
-    /// Refused at once, because Redis is known to be away.
+    /// Refused at once, because Redis is known to be away, to fail or to be slow.
     Refused,
+    /// Refused, because as many commands as may be were under way.
+    Full,
 }
 
 impl EncodeLabelValue for Outcome {
@@ -32,6 +34,7 @@ impl EncodeLabelValue for Outcome {
             Self::Error => "error",
             Self::Timeout => "timeout",
             Self::Refused => "refused",
+            Self::Full => "full",
         })
     }
 }
@@ -67,7 +70,7 @@ impl Metrics {
         );
         registry.register(
             "redis_up",
-            "1 while Redis answers, 0 while callers are refused",
+            "1 while there is a connection to Redis",
             metrics.up.clone(),
         );
         metrics

@@ -2,6 +2,7 @@
 //!
 //! While Redis is away callers are refused at once: nothing queues for a connection, and no caller connects.
 //! One task, `Redis::watch`, connects, checks and replaces the connection; without it Redis stays away.
+//! A breaker leaves it alone while it is there but fails or is slow, and a bulkhead bounds what is under way.
 //!
 //! It speaks RESP3, in which the server may send on its own, so what other processes publish comes over the same
 //! connection: one thing to connect, to check and to lose, and a message keeps its place among the answers. A connection
@@ -22,15 +23,17 @@ use deadpool_redis::redis::{
     ScriptInvocation,
 };
 use prometheus_client::registry::Registry;
+use resilience::breaker::{Permit, State};
+use resilience::{Breaker, Bulkhead};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::config::Config;
-use self::connection::{Connection, Failure};
+use self::connection::{Connection, Failure, Verdict};
 use self::metrics::{Metrics, Outcome};
 pub(crate) use self::push::Listener;
 use self::push::Subscription;
-use crate::Error;
+use crate::{Error, breakers};
 
 /// The name of this dependency in errors, metrics and readiness.
 pub const NAME: &str = "redis";
@@ -43,7 +46,7 @@ pub struct InvalidUrl;
 /// What readiness says about Redis.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Whether commands are let through.
+    /// Whether commands are let through, and not only one to see how it is.
     pub healthy: bool,
     /// Time since the last check ended; `None` before the first one.
     pub age: Option<Duration>,
@@ -60,6 +63,8 @@ struct Shared {
     config: Config,
     /// The connection in use; `None` closes the gate for callers and wakes the watch task.
     connection: tokio::sync::watch::Sender<Option<Connection>>,
+    breaker: Breaker,
+    bulkhead: Bulkhead,
     /// Who hears which channel, on this connection and on each that replaces it.
     listeners: tokio::sync::watch::Sender<Vec<Subscription>>,
     last_check: Mutex<LastCheck>,
@@ -83,6 +88,8 @@ impl Redis {
             client,
             config: config.clone(),
             connection: tokio::sync::watch::Sender::new(None),
+            breaker: Breaker::new(&config.breaker, |state| breakers::log(NAME, state)),
+            bulkhead: Bulkhead::new(&config.bulkhead),
             listeners: tokio::sync::watch::Sender::new(Vec::new()),
             last_check: Mutex::default(),
             metrics: Metrics::new(registry),
@@ -98,16 +105,24 @@ impl Redis {
 
     /// Whether commands are let through; asks nobody.
     pub fn is_connected(&self) -> bool {
-        self.0.connection.borrow().is_some()
+        self.0.connection.borrow().is_some() && self.0.breaker.admits()
+    }
+
+    /// The breaker before it, with its name in metrics.
+    pub fn breaker(&self) -> (&'static str, &Breaker) {
+        (NAME, &self.0.breaker)
     }
 
     /// The state as last seen; asks nobody.
     pub fn status(&self) -> Status {
+        let is_closed = self.0.breaker.state() == State::Closed;
+        let healthy = is_closed && self.0.connection.borrow().is_some();
         let last = self.last_check();
+        let slow = || (!is_closed).then(|| "answers too late".to_owned());
         Status {
-            healthy: self.is_connected(),
+            healthy,
             age: last.at.map(|at| at.elapsed()),
-            error: last.error.clone(),
+            error: last.error.clone().or_else(slow),
         }
     }
 
@@ -166,23 +181,29 @@ impl Redis {
         F: Future<Output = RedisResult<T>>,
     {
         let started = Instant::now();
-        let Some(connection) = self.connection() else {
+        let (Some(connection), Ok(permit)) = (self.connection(), self.0.breaker.enter()) else {
             self.0.metrics.observe(Outcome::Refused, Duration::ZERO);
             return Err(connection::unavailable(None));
         };
-        let in_flight = self.0.metrics.enter();
         let limit = started + self.0.config.command_timeout;
+        let slot = self.0.bulkhead.enter(limit.min(deadline)).await;
+        let _slot = slot.map_err(|full| {
+            self.0.metrics.observe(Outcome::Full, started.elapsed());
+            connection::unavailable(Some(Arc::new(full)))
+        })?;
+        let in_flight = self.0.metrics.enter();
+        let sent_at = Instant::now();
         let answer = timeout_at(limit.min(deadline), command(connection.handle())).await;
         drop(in_flight);
 
         let (outcome, result) = match answer {
             Ok(Ok(value)) => {
-                connection.answered();
+                self.answered(&connection, permit, sent_at);
                 (Outcome::Ok, Ok(value))
             }
             Ok(Err(error)) => (
                 Outcome::Error,
-                Err(self.failed(&connection, started, Failure::Answer(error))),
+                Err(self.failed(&connection, permit, sent_at, Failure::Answer(error))),
             ),
             // Says nothing about Redis: the caller did not give it the time it may take.
             Err(_) if deadline < limit => {
@@ -190,7 +211,7 @@ impl Redis {
             }
             Err(_) => (
                 Outcome::Timeout,
-                Err(self.failed(&connection, started, Failure::Silence)),
+                Err(self.failed(&connection, permit, sent_at, Failure::Silence)),
             ),
         };
         self.0.metrics.observe(outcome, started.elapsed());
@@ -201,10 +222,36 @@ impl Redis {
         self.0.connection.borrow().clone()
     }
 
-    /// Counts the failure against the connection it happened on, and abandons that one when it is lost.
-    fn failed(&self, connection: &Connection, sent_at: Instant, failure: Failure) -> Error {
-        if connection.is_lost_after(&failure, sent_at, self.0.config.failures_max) {
-            self.abandon(connection.row(), &failure);
+    fn answered(&self, connection: &Connection, permit: Permit, sent_at: Instant) {
+        let took = sent_at.elapsed();
+        let verdict = match took < self.0.config.breaker.slow_after {
+            true => Verdict::Answered,
+            false => connection.peer().slow(sent_at),
+        };
+        if let Verdict::Answered = verdict {
+            permit.record(true, took);
+        }
+    }
+
+    /// Tells the breaker, and abandons the connection when it is lost: one that has fallen silent is not waited for.
+    fn failed(
+        &self,
+        connection: &Connection,
+        permit: Permit,
+        sent_at: Instant,
+        failure: Failure,
+    ) -> Error {
+        let took = sent_at.elapsed();
+        match connection.peer().failed(&failure, sent_at) {
+            Verdict::Answered => permit.record(true, took),
+            Verdict::Failed => {
+                permit.record(false, took);
+                if self.0.breaker.state() != State::Closed {
+                    self.abandon(connection.peer(), &failure);
+                }
+            }
+            Verdict::Lost => self.abandon(connection.peer(), &failure),
+            Verdict::Nothing => {}
         }
         failure.into_error()
     }

@@ -6,7 +6,7 @@ use deadpool_redis::redis::aio::{AsyncPushSender, SendError};
 use deadpool_redis::redis::{PushInfo, PushKind, Value};
 use tokio::time::timeout;
 
-use super::connection::{Failure, Row};
+use super::connection::{Failure, Peer};
 use super::{Redis, Shared};
 
 /// Hears a channel. It is called where the connection is read, so nothing in it may wait, and nothing has to queue.
@@ -49,12 +49,12 @@ impl Redis {
                     error = error.category(),
                     "Redis refused the subscription"
                 ),
-                Err(_) => self.abandon(connection.row(), &Failure::Silence),
+                Err(_) => self.abandon(connection.peer(), &Failure::Silence),
             }
         }
         // It may have been lost between the last answer and the call of `subscribed`.
-        if connection.row().is_closed() || !self.is_current(connection.row()) {
-            self.abandon(connection.row(), &Failure::Closed);
+        if connection.peer().is_closed() || !self.is_current(connection.peer()) {
+            self.abandon(connection.peer(), &Failure::Closed);
             self.tell_lost();
         }
     }
@@ -65,23 +65,23 @@ impl Redis {
         }
     }
 
-    fn is_current(&self, row: &Arc<Row>) -> bool {
+    fn is_current(&self, peer: &Arc<Peer>) -> bool {
         self.connection()
-            .is_some_and(|current| Arc::ptr_eq(current.row(), row))
+            .is_some_and(|current| Arc::ptr_eq(current.peer(), peer))
     }
 }
 
 /// Where one connection delivers what it was sent.
 pub(super) struct Pushes {
     shared: Weak<Shared>,
-    row: Arc<Row>,
+    peer: Arc<Peer>,
 }
 
 impl Pushes {
-    pub(super) fn new(shared: &Arc<Shared>, row: &Arc<Row>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, peer: &Arc<Peer>) -> Self {
         Self {
             shared: Arc::downgrade(shared),
-            row: Arc::clone(row),
+            peer: Arc::clone(peer),
         }
     }
 }
@@ -93,8 +93,8 @@ impl AsyncPushSender for Pushes {
         };
         match (info.kind, info.data.as_slice()) {
             (PushKind::Disconnection, _) => {
-                self.row.close();
-                Redis(shared).abandon(&self.row, &Failure::Closed);
+                self.peer.close();
+                Redis(shared).abandon(&self.peer, &Failure::Closed);
             }
             (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
                 for subscription in shared.listeners.borrow().iter() {

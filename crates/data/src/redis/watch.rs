@@ -9,7 +9,7 @@ use deadpool_redis::redis::{AsyncConnectionConfig, RedisError, cmd};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Failure, Row};
+use super::connection::{Connection, Failure, Peer};
 use super::push::Pushes;
 use super::{LastCheck, Redis};
 use crate::jitter;
@@ -38,13 +38,14 @@ impl Redis {
 
     async fn connect(&self) -> Result<(), Failure> {
         // Both limits are set around the whole attempt instead, so that no step is left out.
-        let row: Arc<Row> = Arc::default();
+        let peer: Arc<Peer> = Arc::default();
+        let calls_max = self.0.config.bulkhead.calls_max;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
-            .set_push_sender(Pushes::new(&self.0, &row))
-            .set_concurrency_limit(self.0.config.in_flight_max)
-            .set_pipeline_buffer_size(self.0.config.in_flight_max);
+            .set_push_sender(Pushes::new(&self.0, &peer))
+            .set_concurrency_limit(calls_max)
+            .set_pipeline_buffer_size(calls_max);
         let attempt = async {
             let mut handle = self
                 .0
@@ -60,13 +61,15 @@ impl Redis {
             Err(_) => return Err(Failure::Silence),
         };
         self.record_check(None);
+        // What was known is of another connection; this one has just answered.
+        self.0.breaker.close();
         self.0
             .connection
-            .send_replace(Some(Connection::new(handle, Arc::clone(&row))));
+            .send_replace(Some(Connection::new(handle, Arc::clone(&peer))));
         self.0.metrics.set_up(true);
         tracing::info!("connected to Redis");
-        if row.is_closed() {
-            self.abandon(&row, &Failure::Closed);
+        if peer.is_closed() {
+            self.abandon(&peer, &Failure::Closed);
         }
         Ok(())
     }
@@ -91,14 +94,18 @@ impl Redis {
         }
     }
 
-    /// PINGs up to `failures_max` times without a pause, so that a silent peer is abandoned within a few
-    /// command timeouts and not within a few intervals.
+    /// PINGs without a pause until it is answered or the breaker opens, so that a silent peer is abandoned within a few
+    /// command timeouts and not within a few intervals. While it is open, a PING is refused or is the probe.
     async fn check(&self) -> bool {
-        for _ in 0..self.0.config.failures_max {
+        for _ in 0..self.0.config.breaker.failures_in_row {
             let deadline = Instant::now() + self.0.config.command_timeout * 2;
-            if self.query::<()>(&cmd("PING"), deadline).await.is_ok() {
-                self.record_check(None);
-                return true;
+            match self.query::<()>(&cmd("PING"), deadline).await {
+                Ok(()) => {
+                    self.record_check(None);
+                    return true;
+                }
+                Err(_) if !self.is_connected() => return false,
+                Err(_) => {}
             }
         }
         false
@@ -106,11 +113,11 @@ impl Redis {
 
     /// Closes the gate unless the connection was replaced meanwhile. Dropping the last handle closes the socket,
     /// so a black hole is left behind and not waited for.
-    pub(super) fn abandon(&self, lost: &Arc<Row>, failure: &Failure) {
+    pub(super) fn abandon(&self, lost: &Arc<Peer>, failure: &Failure) {
         let closed = self.0.connection.send_if_modified(|current| {
             let is_current = current
                 .as_ref()
-                .is_some_and(|current| Arc::ptr_eq(current.row(), lost));
+                .is_some_and(|current| Arc::ptr_eq(current.peer(), lost));
             if is_current {
                 *current = None;
             }

@@ -8,8 +8,10 @@
 mod attempts;
 mod cache;
 mod flags;
+mod idempotency;
 mod postgres;
 mod rates;
 mod redis;
+mod redis_breaker;
 mod redis_server;
 mod sessions;

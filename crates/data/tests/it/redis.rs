@@ -6,11 +6,12 @@ use std::time::Duration;
 use data::Error;
 use data::redis::Config;
 use deadpool_redis::redis::cmd;
+use resilience::bulkhead;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::redis_server::{Server, Watched, soon, until};
+use crate::redis_server::{PATIENCE, Server, Watched, soon, until};
 
 const REFUSED: &str = r#"redis_command_duration_seconds_count{outcome="refused"}"#;
 const TIMED_OUT: &str = r#"redis_command_duration_seconds_count{outcome="timeout"}"#;
@@ -214,7 +215,11 @@ async fn a_refused_command_is_a_bug_and_not_an_outage() {
 async fn all_commands_share_one_connection_within_the_limit() {
     let server = Server::start().await;
     let narrow = Config {
-        in_flight_max: 2,
+        bulkhead: bulkhead::Config {
+            calls_max: 2,
+            waiting_max: 498,
+            wait: PATIENCE,
+        },
         ..server.config()
     };
     let client = server.watched(&narrow);

@@ -93,10 +93,10 @@ impl Server {
 
     /// Settings for this server, patient enough that a busy machine fails no test.
     pub fn config(&self) -> Config {
-        Config {
-            command_timeout: PATIENCE / 4,
-            ..self.as_shipped()
-        }
+        let mut config = self.as_shipped();
+        config.command_timeout = PATIENCE / 4;
+        config.breaker.slow_after = PATIENCE / 4;
+        config
     }
 
     /// Settings for this server, with everything else as shipped.
@@ -109,22 +109,12 @@ impl Server {
 
     /// The client under test, watched until the test ends.
     pub fn watched(&self, config: &Config) -> Watched {
-        let mut registry = Registry::default();
-        let redis = Redis::new(config, &mut registry).expect("the URL is one");
-        let mut tasks = JoinSet::new();
-        tasks.spawn(redis.clone().watch(CancellationToken::new()));
-        Watched {
-            redis,
-            registry,
-            _tasks: tasks,
-        }
+        watched(config)
     }
 
     /// As `watched`, and connected.
     pub async fn connected(&self) -> Watched {
-        let watched = self.watched(&self.config());
-        assert!(watched.redis.connected(soon()).await);
-        watched
+        connected(&self.config()).await
     }
 
     /// Asks the server past the client under test.
@@ -168,6 +158,25 @@ impl Server {
         let id = i32::try_from(id).expect("a process id fits");
         kill(Pid::from_raw(id), signal).expect("a child of this process can be signalled");
     }
+}
+
+fn watched(config: &Config) -> Watched {
+    let mut registry = Registry::default();
+    let redis = Redis::new(config, &mut registry).expect("the URL is one");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(redis.clone().watch(CancellationToken::new()));
+    Watched {
+        redis,
+        registry,
+        _tasks: tasks,
+    }
+}
+
+/// A client of any server, watched until the test ends, and connected.
+pub async fn connected(config: &Config) -> Watched {
+    let watched = watched(config);
+    assert!(watched.redis.connected(soon()).await);
+    watched
 }
 
 /// A client whose background task ends with the test.

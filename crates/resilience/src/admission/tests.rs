@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use fastrand::Rng;
+use tokio::time::{Instant, advance};
 
 use super::{
     Admission, Config, Entry, Outcome, Refusal, Shares,
@@ -238,4 +239,56 @@ async fn a_criticality_gets_its_share_however_much_the_others_want() {
     ));
     let sheddable = [Criticality::Sheddable; 3].map(enter);
     assert_eq!(sheddable.iter().filter(admitted).count(), 2);
+}
+
+/// Whoever comes, ends well or badly, or goes away while it works or waits.
+#[tokio::test(start_paused = true)]
+async fn no_order_of_events_moves_the_limit_out_of_its_bounds_or_loses_a_place() {
+    const CEILING: usize = 20;
+    for seed in 0..200 {
+        let mut rng = Rng::with_seed(seed);
+        fastrand::seed(seed);
+        let config = Config {
+            limit_min: 2,
+            limit_initial: 10,
+            delay_tolerated: Duration::from_millis(rng.u64(..2)),
+            window: Duration::from_millis(10),
+            window_samples_min: 5,
+            ..Config::default()
+        };
+        let admission = Admission::new(&config, CEILING);
+        let (mut working, mut waiting) = (Vec::new(), Vec::new());
+        for _ in 0..400 {
+            match rng.u8(..8) {
+                0..=3 => match admission.enter(
+                    rng.choice(Criticality::ALL).unwrap(),
+                    rng.usize(..2),
+                    rng.u8(..3),
+                ) {
+                    Entry::Admitted(permit) => working.push(permit),
+                    Entry::Queued(queued) => waiting.push(queued),
+                    Entry::Refused(_) => {}
+                },
+                4..=5 if !working.is_empty() => {
+                    let permit = working.swap_remove(rng.usize(..working.len()));
+                    let outcomes = [Outcome::Done, Outcome::Failed, Outcome::TimedOut];
+                    permit.finish(rng.choice(outcomes).unwrap());
+                }
+                6 if !working.is_empty() => drop(working.swap_remove(rng.usize(..working.len()))),
+                6 if !waiting.is_empty() => drop(waiting.swap_remove(rng.usize(..waiting.len()))),
+                _ if !waiting.is_empty() => {
+                    let queued = waiting.swap_remove(rng.usize(..waiting.len()));
+                    let soon = Instant::now() + Duration::from_millis(4);
+                    working.extend(queued.admitted(soon).await.ok());
+                }
+                _ => advance(Duration::from_millis(rng.u64(..20))).await,
+            }
+            let limit = admission.snapshot().limit;
+            assert!((2..=CEILING).contains(&limit), "seed {seed}: {limit}");
+            assert!(working.len() <= CEILING, "seed {seed}: {}", working.len());
+        }
+        drop((working, waiting));
+
+        assert_eq!(admission.snapshot().in_flight, [0; 4], "seed {seed}");
+    }
 }

@@ -6,6 +6,10 @@ use tokio::time::Instant;
 
 use super::{BreakerOpen, Config, window::Window};
 
+/// A breaker that was closed for so many times as long as it was open last starts over with the shortest time: one that
+/// closes and opens again and again stays open ever longer (Envoy's outlier ejection does the same).
+const FORGIVEN_AFTER: u32 = 10;
+
 /// What a breaker does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -18,6 +22,9 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
+
     /// Its name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,12 +42,27 @@ pub(super) struct Machine {
     epoch: u64,
     failures_in_row: u32,
     window: Window,
-    /// How often it has opened without closing in between.
+    /// How often it has opened without being forgiven in between.
     opened_in_row: u32,
+    /// How long it stayed open last, at most.
+    open_last: Duration,
+}
+
+/// What is done with the next call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It is let through.
+    Closed,
+    /// It is let through as the probe.
+    Due,
+    /// It is refused, because the probe is under way.
+    Probing,
+    /// It is refused until then, and let through as the probe after.
+    Open { until: Instant },
 }
 
 enum Phase {
-    Closed,
+    Closed { since: Instant },
     HalfOpen { is_probing: bool },
     Open { until: Instant },
 }
@@ -50,30 +72,42 @@ impl Machine {
         Self {
             window: Window::new(config.window),
             config: config.clone(),
-            phase: Phase::Closed,
+            phase: Phase::Closed {
+                since: Instant::now(),
+            },
             epoch: 0,
             failures_in_row: 0,
             opened_in_row: 0,
+            open_last: Duration::ZERO,
         }
     }
 
     pub(super) fn state(&self) -> State {
         match self.phase {
-            Phase::Closed => State::Closed,
+            Phase::Closed { .. } => State::Closed,
             Phase::HalfOpen { .. } => State::HalfOpen,
             Phase::Open { .. } => State::Open,
         }
     }
 
-    #[cfg(test)]
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// What it does with the next call.
+    pub(super) fn gate(&self) -> Gate {
+        match self.phase {
+            Phase::Closed { .. } => Gate::Closed,
+            Phase::HalfOpen { is_probing: false } => Gate::Due,
+            Phase::HalfOpen { is_probing: true } => Gate::Probing,
+            Phase::Open { until } => Gate::Open { until },
+        }
     }
 
     /// The epoch of the call that is let through, and whether it is a probe.
     pub(super) fn enter(&mut self) -> Result<(u64, bool), BreakerOpen> {
         match self.phase {
-            Phase::Closed => return Ok((self.epoch, false)),
+            Phase::Closed { .. } => return Ok((self.epoch, false)),
             Phase::HalfOpen { is_probing: false } => {}
             // How long the probe will take is anyone's guess; if it fails, this is the least there is to wait.
             Phase::HalfOpen { is_probing: true } => {
@@ -134,22 +168,32 @@ impl Machine {
     }
 
     fn open(&mut self) {
+        let now = Instant::now();
+        if let Phase::Closed { since } = self.phase
+            && now - since > self.open_last * FORGIVEN_AFTER
+        {
+            self.opened_in_row = 0;
+        }
         let doubled = 2u32.saturating_pow(self.opened_in_row);
         let longest = self.config.open_min.saturating_mul(doubled);
-        let longest = longest.min(self.config.open_max);
+        self.open_last = longest.min(self.config.open_max);
         // Processes that lost the same dependency together must not all come back to it together.
-        let length = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let length = self.open_last.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.phase = Phase::Open {
-            until: Instant::now() + length,
+            until: now + length,
         };
-        self.opened_in_row += 1;
+        self.opened_in_row = self.opened_in_row.saturating_add(1);
         self.epoch += 1;
     }
 
-    fn close(&mut self) {
-        self.phase = Phase::Closed;
+    /// Forgets all failures, whatever state it is in.
+    pub(super) fn close(&mut self) {
+        if self.state() != State::Closed {
+            self.phase = Phase::Closed {
+                since: Instant::now(),
+            };
+        }
         self.epoch += 1;
-        self.opened_in_row = 0;
         self.failures_in_row = 0;
         self.window.clear();
     }

@@ -1,19 +1,22 @@
 //! Stops asking what does not answer, and finds out with one call at a time whether it does again.
 
 mod config;
+mod gate;
 mod machine;
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod orders;
+mod sync;
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod window;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::PoisonError, time::Duration};
 
 pub use config::Config;
+use gate::{Published, Seen};
 use machine::Machine;
 pub use machine::State;
+use sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// One for each dependency, shared by everything that asks it. A clone is the same breaker.
 #[derive(Clone)]
@@ -21,6 +24,11 @@ pub struct Breaker(Arc<Shared>);
 
 struct Shared {
     machine: Mutex<Machine>,
+    /// What `enter` has to know of the machine, so that neither a call that is let through nor one that is refused waits for
+    /// the lock.
+    gate: Published,
+    /// How often it went into each state, in the order of [`State::ALL`].
+    changes: [AtomicU64; State::ALL.len()],
     changed: Box<dyn Fn(State) + Send + Sync>,
 }
 
@@ -35,8 +43,11 @@ pub struct BreakerOpen {
 impl Breaker {
     /// A closed breaker. `changed` is told every new state, in order, before anyone can act on it; it must not come back here.
     pub fn new(config: &Config, changed: impl Fn(State) + Send + Sync + 'static) -> Self {
+        let machine = Machine::new(config);
         Self(Arc::new(Shared {
-            machine: Mutex::new(Machine::new(config)),
+            gate: Published::new(&machine, config),
+            machine: Mutex::new(machine),
+            changes: Default::default(),
             changed: Box::new(changed),
         }))
     }
@@ -46,7 +57,11 @@ impl Breaker {
     /// # Errors
     /// At once, when the call would most likely be in vain.
     pub fn enter(&self) -> Result<Permit, BreakerOpen> {
-        let (epoch, is_probe) = self.0.change(Machine::enter)?;
+        let (epoch, is_probe) = match self.0.gate.seen() {
+            Seen::Closed { epoch } => (epoch, false),
+            Seen::Due => self.0.change(Machine::enter)?,
+            Seen::Refused(refused) => return Err(refused),
+        };
         Ok(Permit {
             shared: Arc::clone(&self.0),
             epoch,
@@ -54,9 +69,24 @@ impl Breaker {
         })
     }
 
+    /// Whether a call would be let through at this moment. Somebody else may be quicker, so only `enter` gives the right.
+    pub fn admits(&self) -> bool {
+        !matches!(self.0.gate.seen(), Seen::Refused(_))
+    }
+
     /// The state it is in. An open breaker whose time has passed stays open until somebody asks.
     pub fn state(&self) -> State {
-        self.0.lock().state()
+        self.0.gate.state()
+    }
+
+    /// How often it went into a state.
+    pub fn changes(&self, to: State) -> u64 {
+        self.0.changes[to as usize].load(Ordering::Relaxed)
+    }
+
+    /// Closes it at once, for callers that know from elsewhere that the dependency is well.
+    pub fn close(&self) {
+        self.0.change(Machine::close);
     }
 }
 
@@ -75,9 +105,12 @@ impl Shared {
         let mut machine = self.lock();
         let before = machine.state();
         let result = act(&mut machine);
-        if machine.state() != before {
-            (self.changed)(machine.state());
+        let after = machine.state();
+        if after != before {
+            self.changes[after as usize].fetch_add(1, Ordering::Relaxed);
+            (self.changed)(after);
         }
+        self.gate.publish(&machine);
         result
     }
 }
@@ -105,10 +138,18 @@ impl Permit {
     }
 }
 
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Permit")
+            .field("is_probe", &self.is_probe)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_probe {
-            self.shared.lock().give_back(self.epoch);
+            self.shared.change(|machine| machine.give_back(self.epoch));
         }
     }
 }

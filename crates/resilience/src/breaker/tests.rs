@@ -9,7 +9,7 @@ use std::{
 use fastrand::Rng;
 use tokio::time::{Instant, advance};
 
-use super::*;
+use super::{window::Window, *};
 
 const SECOND: Duration = Duration::from_secs(1);
 const QUICK: Duration = Duration::from_millis(1);
@@ -106,6 +106,76 @@ async fn a_good_probe_closes_it_and_a_bad_or_slow_one_opens_it_for_longer() {
     assert!(call(&breaker, true, QUICK));
 
     assert_eq!(breaker.state(), State::Closed);
+}
+
+/// Opens it, and waits until a good probe has closed it; how long that took at most.
+async fn outage(breaker: &Breaker) -> Duration {
+    while call(breaker, false, QUICK) {}
+    let wait = breaker.enter().err().unwrap().retry_after;
+    advance(wait).await;
+    assert!(breaker.admits() && call(breaker, true, QUICK));
+    assert_eq!(breaker.state(), State::Closed);
+    wait
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_closes_and_opens_again_and_again_stays_open_ever_longer() {
+    let breaker = breaker();
+
+    let mut waits = Vec::new();
+    for closed_for in [0, 1, 1, 1, 1, 1, 1, 301] {
+        advance(Duration::from_secs(closed_for)).await;
+        waits.push(outage(&breaker).await);
+    }
+
+    let longest = [1, 2, 4, 8, 16, 30, 30, 1].map(Duration::from_secs);
+    for (wait, longest) in waits.iter().zip(longest) {
+        assert!((longest / 2..=longest).contains(wait), "{waits:?}");
+    }
+    assert_eq!(State::ALL.map(|to| breaker.changes(to)), [8, 8, 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_closed_from_outside_asks_no_probe_and_has_forgotten_the_failures() {
+    let breaker = broken();
+    assert!(!breaker.admits());
+
+    breaker.close();
+
+    assert_eq!(breaker.state(), State::Closed);
+    for _ in 0..4 {
+        assert!(!breaker.enter().unwrap().is_probe());
+        assert!(call(&breaker, false, QUICK));
+    }
+    assert!(breaker.admits());
+}
+
+/// A call counts for as long as the slot of its end is one of the last ten.
+#[tokio::test(start_paused = true)]
+async fn the_window_counts_what_a_list_of_all_calls_does() {
+    for seed in 0..SEEDS {
+        let mut rng = Rng::with_seed(seed);
+        let (mut window, born) = (Window::new(SECOND), Instant::now());
+        let mut calls = Vec::new();
+        for _ in 0..300 {
+            // Mostly close together, at times farther apart than the window is long.
+            let most_ms = [10, 100, 1_500][rng.usize(..3)];
+            advance(Duration::from_millis(rng.u64(..most_ms))).await;
+            let slot = born.elapsed().as_millis() / 100;
+            let (is_success, is_slow) = (rng.bool(), rng.u8(..4) == 0);
+            calls.push((slot, is_success, is_slow));
+
+            let tally = window.add(is_success, is_slow);
+
+            let kept = calls.iter().filter(|(of, ..)| of + 10 > slot);
+            let count = |wanted: fn(&(u128, bool, bool)) -> bool| {
+                u32::try_from(kept.clone().filter(|call| wanted(call)).count()).unwrap()
+            };
+            let expected = [count(|_| true), count(|call| !call.1), count(|call| call.2)];
+            let found = [tally.calls, tally.failures, tally.slow];
+            assert_eq!(found, expected, "seed {seed}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

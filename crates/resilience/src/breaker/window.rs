@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-const SLOTS: usize = 10;
+const SLOTS: u64 = 10;
 
 /// Counts of calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,51 +16,59 @@ pub(super) struct Tally {
 
 #[derive(Debug)]
 pub(super) struct Window {
-    slots: [Tally; SLOTS],
-    /// How long one slot collects.
-    each: Duration,
+    slots: [Tally; SLOTS as usize],
+    /// The sum of all slots.
+    total: Tally,
+    /// How long one slot collects, in nanoseconds.
+    each: u64,
     begun: Instant,
     /// The number, counted from `begun`, of the slot that was written last.
-    last: u128,
+    last: u64,
 }
 
 impl Window {
     pub(super) fn new(length: Duration) -> Self {
-        let each = length / u32::try_from(SLOTS).expect("ten fits into any number");
         Self {
-            slots: [Tally::default(); SLOTS],
-            each,
+            slots: Default::default(),
+            total: Tally::default(),
+            each: (nanoseconds(length) / SLOTS).max(1),
             begun: Instant::now(),
             last: 0,
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.slots = [Tally::default(); SLOTS];
+        self.slots = Default::default();
+        self.total = Tally::default();
     }
 
-    /// Adds one call, and sums up all that are not forgotten yet.
+    /// Adds one call, and answers with the sum of all that are not forgotten yet.
     pub(super) fn add(&mut self, is_success: bool, is_slow: bool) -> Tally {
-        let now = self.begun.elapsed().as_nanos() / self.each.as_nanos().max(1);
-        let passed = usize::try_from(now - self.last).map_or(SLOTS, |passed| passed.min(SLOTS));
-        for step in 1..=passed {
-            self.slots[slot(self.last + step as u128)] = Tally::default();
+        let now = nanoseconds(self.begun.elapsed()) / self.each;
+        for step in 1..=(now - self.last).min(SLOTS) {
+            let forgotten = std::mem::take(&mut self.slots[slot(self.last + step)]);
+            self.total.calls -= forgotten.calls;
+            self.total.failures -= forgotten.failures;
+            self.total.slow -= forgotten.slow;
         }
         self.last = now;
 
-        let current = &mut self.slots[slot(now)];
-        current.calls = current.calls.saturating_add(1);
-        current.failures += u32::from(!is_success);
-        current.slow += u32::from(is_slow);
-        let sum = |sum: Tally, slot: &Tally| Tally {
-            calls: sum.calls.saturating_add(slot.calls),
-            failures: sum.failures.saturating_add(slot.failures),
-            slow: sum.slow.saturating_add(slot.slow),
-        };
-        self.slots.iter().fold(Tally::default(), sum)
+        // So many calls that one more changes no share.
+        if self.total.calls < u32::MAX {
+            for tally in [&mut self.slots[slot(now)], &mut self.total] {
+                tally.calls += 1;
+                tally.failures += u32::from(!is_success);
+                tally.slow += u32::from(is_slow);
+            }
+        }
+        self.total
     }
 }
 
-fn slot(number: u128) -> usize {
-    usize::try_from(number % SLOTS as u128).expect("a remainder of ten fits into any number")
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn slot(number: u64) -> usize {
+    usize::try_from(number % SLOTS).expect("a remainder of ten fits into any number")
 }

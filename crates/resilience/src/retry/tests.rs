@@ -74,6 +74,41 @@ async fn retries_never_exceed_the_budget() {
     }
 }
 
+/// Whenever one begins to count and whenever one stops: what was kept, and what was earned since.
+#[tokio::test(start_paused = true)]
+async fn no_stretch_of_time_holds_more_retries_than_it_may() {
+    for seed in 0..SEEDS / 3 {
+        let mut rng = Rng::with_seed(seed);
+        let config = Config {
+            budget_ratio: f64::from(rng.u8(..50)) / 100.0,
+            budget_per_second: f64::from(rng.u8(..30)) / 10.0,
+            ..Config::default()
+        };
+        let retries = Retries::new(&config);
+        // For each call: the retries, and what may have been earned, before and with it.
+        let (begun, mut made, mut earned) = (Instant::now(), 0.0, 0.0);
+        let mut stretches = vec![(0.0, 0.0)];
+        for _ in 0..400 {
+            advance(Duration::from_millis(rng.u64(..60))).await;
+            retries.begin();
+            earned += config.budget_ratio;
+            for _ in 0..rng.u8(..4) {
+                made += f64::from(u8::from(retries.pause(1, None, SECOND).is_some()));
+            }
+            let by_time = begun.elapsed().as_secs_f64() * config.budget_per_second;
+            stretches.push((made, earned + by_time));
+        }
+
+        let kept_max = retries.budget.kept_max();
+        for (at, from) in stretches.iter().enumerate() {
+            for to in &stretches[at..] {
+                let most = kept_max + to.1 - from.1;
+                assert!(to.0 - from.0 <= most + 1e-6, "seed {seed}: {from:?} {to:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_quiet_hour_does_not_pay_for_a_storm() {
     let retries = Retries::new(&Config::default());

@@ -17,11 +17,16 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(skip)]
     pub hold_age: Duration,
-    /// How often held stock is looked for.
+    /// How long an order is left between one step and the next before it is finished in its client's place. Doubles each time
+    /// that comes to nothing, up to 64 times as long.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(between(Duration::from_millis(100), Duration::from_secs(24 * 3600))))]
+    pub finish_after: Duration,
+    /// How often held stock and unfinished orders are looked for.
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(100), Duration::from_secs(3600))))]
     pub sweep_interval: Duration,
-    /// How many holds are resolved each time at most.
+    /// How many of each are dealt with each time at most.
     #[garde(range(min = 1, max = 10_000))]
     pub sweep_max: u32,
     /// The payment provider. Without its URL nobody pays.
@@ -33,6 +38,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             hold_age: Duration::from_secs(30),
+            finish_after: Duration::from_secs(30),
             sweep_interval: Duration::from_secs(5),
             sweep_max: 100,
             payments: payments::defaults(),

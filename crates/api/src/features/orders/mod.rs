@@ -1,6 +1,8 @@
 //! Orders: placing one takes its stock, and only its customer ever sees it. They are where their customer's rows are, which
 //! may be another cluster than the stock's.
 
+mod checkout;
+mod completing;
 mod config;
 mod holds;
 mod model;
@@ -10,23 +12,28 @@ mod store;
 
 #[cfg(test)]
 mod http_tests;
+#[cfg(test)]
+mod payment_http_tests;
 
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
 use data::postgres::shards::Table;
-use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use self::model::{NewOrder, Order, OrderFilter, OrderParts, Relation};
+use self::{
+    checkout::Attempt,
+    model::{NewOrder, Order, OrderFilter, OrderParts, Relation},
+};
 use crate::{
-    features::products::{self, ProductCache},
+    features::products,
     flags::{Flag, Flags},
     http::{
-        ApiError, ApiResult, Body, Db, Path, Query,
+        ApiError, ApiResult, Body, Caller, Db, Keyed, Path, Query,
         degraded::{self, Degradation},
+        idempotency::IdempotencyKey,
         include::Include,
         page::Page,
         session::Session,
@@ -34,6 +41,8 @@ use crate::{
     state::AppState,
 };
 
+pub use checkout::Checkout;
+pub use completing::Completer;
 pub use config::Config;
 pub use holds::sweep;
 pub use payments::{Payment, PaymentError, Payments};
@@ -50,36 +59,37 @@ pub const SHARDED: [Table; 2] = [
     },
 ];
 
+/// What placing an order is called among the requests with a key.
+const OPERATION: &str = "POST /v1/orders";
+
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list_orders, create_order))
         .routes(routes!(get_order))
 }
 
-/// Places an order at the prices of this moment, or says what is missing.
+/// Places an order at the prices of this moment and has it paid, or says what is missing.
 #[utoipa::path(post, path = "/", tag = "orders", extensions(("x-criticality" = json!("critical_plus"))),
+    params(IdempotencyKey),
     request_body = NewOrder,
-    responses((status = 201, body = Order), (status = 401), (status = 403), (status = 409), (status = 422)))]
+    responses((status = 201, body = Order, headers(("idempotency-expires" = String), ("idempotent-replayed" = Option<String>))),
+        (status = 400), (status = 401), (status = 402), (status = 403), (status = 409), (status = 422)))]
 async fn create_order(
     session: Session,
-    State(products): State<ProductCache>,
+    State(checkout): State<Checkout>,
     db: Db,
-    Body(new): Body<NewOrder>,
+    caller: Caller,
+    new: Keyed<NewOrder>,
 ) -> ApiResult<Response> {
-    let order = placing::place(&db, session.user_id, &new).await?;
-
-    // The catalogue shows what is left now, not what was left when it was last asked.
-    products
-        .forget(&db, order.lines.iter().map(|line| line.product_id))
-        .await;
-    let location =
-        HeaderValue::try_from(format!("/v1/orders/{}", order.id)).map_err(ApiError::internal)?;
-    Ok((
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        Body(order),
-    )
-        .into_response())
+    new.once(&db, session.user_id, async |new, claim| {
+        let at = Attempt {
+            db: &db,
+            claim,
+            caller: &caller,
+        };
+        checkout.run(at, Some(&new)).await
+    })
+    .await
 }
 
 /// The caller's orders, newest first.

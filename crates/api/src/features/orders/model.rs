@@ -1,4 +1,4 @@
-//! What an order is, what a customer may ask for, and the two ways it can be refused.
+//! What an order is, what a customer may ask for, and the ways it can be refused.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -6,6 +6,7 @@ use std::{
 };
 
 use garde::Validate;
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -17,11 +18,10 @@ use crate::{
 };
 
 /// An order as its customer sees it.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Order {
     pub id: Uuid,
-    /// `placed`, `paid` or `cancelled`.
-    pub status: String,
+    pub status: Status,
     /// The sum of the lines, in whole cents.
     pub total_cents: i64,
     #[serde(with = "time::serde::rfc3339")]
@@ -29,8 +29,20 @@ pub struct Order {
     pub lines: Vec<OrderLine>,
 }
 
+/// What has become of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Status {
+    /// It stands. Where orders are paid, it is about to be.
+    Placed,
+    Paid,
+    /// Its payment was declined.
+    Cancelled,
+}
+
 /// Some pieces of one product, at the price of the moment of the order.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OrderLine {
     pub product_id: Uuid,
     pub name: String,
@@ -38,12 +50,22 @@ pub struct OrderLine {
     /// The price of one piece, in whole cents.
     pub price_cents: i64,
     /// With `include=products`: what the catalogue says of the product now, null if it is in it no more.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Offer>)]
     pub product: Option<Option<Offer>>,
 }
 
 impl Order {
+    pub fn new(id: Uuid, stamp: Stamp, lines: Vec<OrderLine>) -> Self {
+        Self {
+            id,
+            status: stamp.status,
+            total_cents: total_cents(&lines),
+            created_at: stamp.created_at,
+            lines,
+        }
+    }
+
     /// Puts to each line what its product is now.
     pub fn include_products(&mut self, offers: &HashMap<Uuid, Offer>) {
         for line in &mut self.lines {
@@ -72,6 +94,19 @@ pub struct OrderParts {
     pub include: Include<Relation>,
 }
 
+/// What the database adds to an order.
+#[derive(Clone, Copy)]
+pub struct Stamp {
+    pub status: Status,
+    pub created_at: OffsetDateTime,
+}
+
+/// The products of `lines` and how many pieces of each.
+pub fn pieces(lines: &[OrderLine]) -> (Vec<Uuid>, Vec<i32>) {
+    let piece = |line: &OrderLine| (line.product_id, line.quantity);
+    lines.iter().map(piece).unzip()
+}
+
 /// What all `lines` cost together.
 pub fn total_cents(lines: &[OrderLine]) -> i64 {
     let cost = |line: &OrderLine| line.price_cents * i64::from(line.quantity);
@@ -95,6 +130,19 @@ pub struct NewLine {
     pub product_id: Uuid,
     #[garde(range(min = 1, max = 1000))]
     pub quantity: i32,
+}
+
+impl NewOrder {
+    /// What was ordered once, at the prices of another moment.
+    pub fn again(lines: &[OrderLine]) -> Self {
+        let line = |line: &OrderLine| NewLine {
+            product_id: line.product_id,
+            quantity: line.quantity,
+        };
+        Self {
+            lines: lines.iter().map(line).collect(),
+        }
+    }
 }
 
 fn each_product_once(lines: &[NewLine], _: &()) -> garde::Result {
@@ -137,6 +185,8 @@ pub enum OrderError {
     UnknownProducts(Vec<usize>),
     #[error("{} products are short of stock", .0.len())]
     OutOfStock(Vec<Shortage>),
+    #[error("the payment was declined")]
+    Declined,
     #[error("the order could not be kept")]
     Data(#[from] data::Error),
 }
@@ -164,6 +214,11 @@ impl From<OrderError> for ApiError {
             OrderError::OutOfStock(shortages) => {
                 Self::conflict("out_of_stock", sentence(&shortages))
             }
+            OrderError::Declined => Self::invalid(
+                StatusCode::PAYMENT_REQUIRED,
+                "payment_declined",
+                "the payment was declined and nothing is ordered: to pay otherwise, order again with another Idempotency-Key",
+            ),
             OrderError::Data(error) => error.into(),
         }
     }

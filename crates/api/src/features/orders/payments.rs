@@ -132,7 +132,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::http::RequestId;
+    use crate::http::{RequestId, breakers::Breakers};
 
     /// Far more than anything here takes.
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -159,7 +159,7 @@ mod tests {
                 total_timeout: PATIENCE,
                 ..defaults()
             };
-            let metrics = Metrics::register(&mut Registry::default());
+            let metrics = Metrics::register(&mut Registry::default(), &Breakers::default());
             Self {
                 provider,
                 payments: Payments::new(&config, &metrics).unwrap().unwrap(),

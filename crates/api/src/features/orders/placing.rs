@@ -2,94 +2,168 @@
 //!
 //! On one cluster that is one transaction. On two there is none, so it is three steps, after each of which the stock is
 //! neither lost nor sold twice: the stock is taken together with a hold that says for which order; the order is kept; the
-//! hold is released. Whatever is cut off in between leaves a hold, which [`super::holds`] resolves.
+//! hold is released. Whatever is cut off in between leaves a hold, which whoever resumes the order goes on from, and which
+//! [`super::holds`] resolves if nobody does.
 
 use std::collections::HashMap;
 
-use data::postgres::{Db, Reach, Tx};
+use data::{
+    idempotency::Answer,
+    postgres::{Place, Reach, Tx},
+};
 use uuid::Uuid;
 
 use super::{
-    model::{NewLine, NewOrder, Order, OrderError, OrderLine, Shortage, total_cents},
-    store::{self, Stamp},
+    checkout::{Attempt, Checkout, Point, created},
+    model::{NewLine, NewOrder, Order, OrderError, OrderLine, Shortage, Stamp},
+    store,
 };
-use crate::features::products::{self, Sold};
+use crate::{
+    features::products::{self, Sold},
+    http::{ApiError, ApiResult},
+};
+
+/// Where an order stands once it is placed.
+pub(super) enum Placed {
+    /// All is done.
+    Answered(Answer),
+    /// It is to be paid.
+    Unpaid(Order),
+}
 
 /// Where placing an order stands after its first transaction.
 enum Taken {
-    /// All is done.
-    Kept(Stamp, Vec<OrderLine>),
+    /// The order is kept with it.
+    Kept(Placed),
     /// The stock is held for an order that another cluster is to keep.
-    Held(Vec<OrderLine>),
+    Held,
 }
 
-/// Takes the stock and keeps the order, or neither.
-pub async fn place(db: &Db, customer_id: Uuid, new: &NewOrder) -> Result<Order, OrderError> {
-    let id = Uuid::now_v7();
-    let home = db.write();
-    let taken: Result<Taken, OrderError> = home
-        .transaction(|mut tx| async move {
-            let lines = receipt(new, &take(&mut tx, new).await?);
-            match tx.for_key(customer_id)? {
-                Reach::Here(mut tx) => {
-                    let stamp = store::insert(&mut tx, id, &lines).await?;
-                    Ok(tx.commit(Taken::Kept(stamp, lines)).await?)
+impl Checkout {
+    /// Takes the stock and keeps the order, or neither.
+    pub(super) async fn place(&self, at: Attempt<'_>, new: &NewOrder) -> ApiResult<Placed> {
+        let id = Uuid::now_v7();
+        let home = at.db.write();
+        let (taken, lines) = home
+            .transaction(|mut tx| async move {
+                let lines = receipt(new, &take(&mut tx, new).await?);
+                match tx.for_key(at.customer_id())? {
+                    Reach::Here(mut tx) => {
+                        let stamp = store::insert(&mut tx, id, &lines).await?;
+                        let order = Order::new(id, stamp, lines.clone());
+                        let placed = self.placed(&mut tx, at, order).await?;
+                        Ok::<_, ApiError>(tx.commit((Taken::Kept(placed), lines)).await?)
+                    }
+                    Reach::Elsewhere(mut tx) => {
+                        store::insert_hold(&mut tx, id, at.customer_id(), &lines).await?;
+                        at.claim.reach(&mut tx, &held(id, &lines)).await?;
+                        Ok(tx.commit((Taken::Held, lines)).await?)
+                    }
                 }
-                Reach::Elsewhere(mut tx) => {
-                    store::insert_hold(&mut tx, id, customer_id, &lines).await?;
-                    Ok(tx.commit(Taken::Held(lines)).await?)
+            })
+            .await?;
+        self.forget(at, &lines).await;
+        match taken {
+            Taken::Kept(placed) => Ok(placed),
+            Taken::Held => match keep(at, id, &lines).await {
+                Ok(stamp) => self.release(at, id, stamp, lines).await,
+                Err(error) => {
+                    if !error.is_outcome_unknown()
+                        && let Err(error) = give_back(at, id, &lines).await
+                    {
+                        tracing::debug!(%error, order_id = %id, "a hold is left to be resolved later");
+                    }
+                    Err(error.into())
                 }
-            }
+            },
+        }
+    }
+
+    /// The order is kept: answers where that is all, or notes that it is to be paid. With the rest of the transaction, or not.
+    async fn placed<P: Place>(
+        &self,
+        tx: &mut Tx<P>,
+        at: Attempt<'_>,
+        order: Order,
+    ) -> ApiResult<Placed> {
+        if self.is_paid() {
+            let point = Point::Placed { id: order.id };
+            at.claim.reach(tx, &point).await?;
+            return Ok(Placed::Unpaid(order));
+        }
+        let answer = created(&order)?;
+        at.claim.finish(tx, &answer).await?;
+        Ok(Placed::Answered(answer))
+    }
+
+    /// The order is kept elsewhere: releases its hold.
+    async fn release(
+        &self,
+        at: Attempt<'_>,
+        id: Uuid,
+        stamp: Stamp,
+        lines: Vec<OrderLine>,
+    ) -> ApiResult<Placed> {
+        let order = &Order::new(id, stamp, lines);
+        let home = at.db.write();
+        home.transaction(|mut tx| async move {
+            store::release_hold(&mut tx, id).await?;
+            let placed = self.placed(&mut tx, at, order.clone()).await?;
+            Ok(tx.commit(placed).await?)
         })
-        .await;
-    let (stamp, lines) = match taken? {
-        Taken::Kept(stamp, lines) => (stamp, lines),
-        Taken::Held(lines) => (keep(db, customer_id, id, &lines).await?, lines),
-    };
-    Ok(Order {
-        id,
-        status: stamp.status,
-        total_cents: total_cents(&lines),
-        created_at: stamp.created_at,
-        lines,
-    })
+        .await
+    }
+
+    /// Goes on where stock was left held. Renewed, a hold is nobody else's to resolve for as long as a new one. If somebody has
+    /// resolved it, the order is kept, or all begins anew.
+    pub(super) async fn keep_held(
+        &self,
+        at: Attempt<'_>,
+        id: Uuid,
+        lines: Vec<OrderLine>,
+    ) -> ApiResult<Placed> {
+        if !store::renew_hold(&at.db.write(), id).await? {
+            let shard = at.db.shard(at.customer_id()).write().reader();
+            if store::find(&shard, id).await?.is_none() {
+                return self.place(at, &NewOrder::again(&lines)).await;
+            }
+        }
+        // Not given back when this fails: it may have been kept before.
+        let stamp = keep(at, id, &lines).await?;
+        self.release(at, id, stamp, lines).await
+    }
 }
 
-/// Keeps an order whose stock is held, and releases the hold, or gives the stock back.
-async fn keep(
-    db: &Db,
-    customer_id: Uuid,
-    id: Uuid,
-    lines: &[OrderLine],
-) -> Result<Stamp, data::Error> {
-    let shard = db.shard(customer_id).write();
-    let kept = shard
+/// Keeps an order on its customer's cluster.
+async fn keep(at: Attempt<'_>, id: Uuid, lines: &[OrderLine]) -> Result<Stamp, data::Error> {
+    let shard = at.db.shard(at.customer_id()).write();
+    shard
         .transaction(|mut tx| async move {
             let stamp = store::insert(&mut tx, id, lines).await?;
             tx.commit(stamp).await
         })
-        .await;
-    let resolved = match &kept {
-        Ok(_) => store::release_hold(&db.write(), id).await,
-        Err(error) if error.is_outcome_unknown() => Ok(()),
-        Err(_) => give_back(db, id).await,
-    };
-    if let Err(error) = resolved {
-        // The order stands or does not, whatever becomes of the hold.
-        tracing::debug!(%error, order_id = %id, "a hold is left to be resolved later");
-    }
-    kept
+        .await
 }
 
-async fn give_back(db: &Db, order_id: Uuid) -> Result<(), data::Error> {
-    let home = db.write();
+/// Gives back what was held for an order that is not kept.
+async fn give_back(at: Attempt<'_>, id: Uuid, lines: &[OrderLine]) -> Result<(), data::Error> {
+    let home = at.db.write();
     home.transaction(|mut tx| async move {
-        if let Some(hold) = store::delete_hold(&mut tx, order_id).await? {
+        // Proves that nobody else has gone on with it meanwhile.
+        at.claim.reach(&mut tx, &held(id, lines)).await?;
+        if let Some(hold) = store::delete_hold(&mut tx, id).await? {
             products::give_back(&mut tx, &hold.product_ids, &hold.quantities).await?;
         }
         tx.commit(()).await
     })
     .await
+}
+
+fn held(id: Uuid, lines: &[OrderLine]) -> Point {
+    Point::Held {
+        id,
+        lines: lines.to_vec(),
+    }
 }
 
 async fn take(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Sold>, OrderError> {

@@ -7,16 +7,10 @@ use data::postgres::{Reader, Shard, Tx, Writer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{Order, OrderFilter, OrderLine, total_cents};
+use super::model::{Order, OrderFilter, OrderLine, Stamp, Status, pieces, total_cents};
 use crate::http::page::Cursor;
 
-/// What the database adds to an order.
-pub struct Stamp {
-    pub status: String,
-    pub created_at: OffsetDateTime,
-}
-
-/// Keeps an order with its lines.
+/// Keeps an order with its lines, if it is not kept yet.
 pub async fn insert(
     tx: &mut Tx<Shard>,
     id: Uuid,
@@ -24,16 +18,39 @@ pub async fn insert(
 ) -> Result<Stamp, data::Error> {
     let customer_id = tx.key();
     let stamp = tx
-        .fetch_one(sqlx::query_as!(
+        .fetch_optional(sqlx::query_as!(
             Stamp,
-            "insert into orders (customer_id, id, total_cents) values ($1, $2, $3) returning status, created_at",
+            r#"insert into orders (customer_id, id, total_cents) values ($1, $2, $3) on conflict do nothing
+               returning status as "status: Status", created_at"#,
             customer_id,
             id,
             total_cents(lines),
         ))
         .await?;
-    insert_lines(tx, id, lines).await?;
-    Ok(stamp)
+    if let Some(stamp) = stamp {
+        insert_lines(tx, id, lines).await?;
+        return Ok(stamp);
+    }
+    tx.fetch_one(sqlx::query_as!(
+        Stamp,
+        r#"select status as "status: Status", created_at from orders where customer_id = $1 and id = $2"#,
+        customer_id,
+        id,
+    ))
+    .await
+}
+
+/// An order that is placed has come to its end. One that has does not change any more.
+pub async fn set_status(tx: &mut Tx<Shard>, id: Uuid, status: Status) -> Result<(), data::Error> {
+    let customer_id = tx.key();
+    tx.execute(sqlx::query!(
+        "update orders set status = $3 where customer_id = $1 and id = $2 and status = 'placed'",
+        customer_id,
+        id,
+        status as Status,
+    ))
+    .await
+    .map(drop)
 }
 
 async fn insert_lines(
@@ -42,9 +59,8 @@ async fn insert_lines(
     lines: &[OrderLine],
 ) -> Result<(), data::Error> {
     let customer_id = tx.key();
-    let ids: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
+    let (ids, quantities) = pieces(lines);
     let names: Vec<String> = lines.iter().map(|line| line.name.clone()).collect();
-    let quantities: Vec<i32> = lines.iter().map(|line| line.quantity).collect();
     let prices: Vec<i64> = lines.iter().map(|line| line.price_cents).collect();
     tx.execute(sqlx::query!(
         "insert into order_lines (customer_id, order_id, line_no, product_id, name, quantity, price_cents)
@@ -68,7 +84,8 @@ pub async fn find(db: &Reader<Shard>, id: Uuid) -> Result<Option<Order>, data::E
         .fetch_optional(|| {
             sqlx::query_as!(
                 OrderRow,
-                "select id, status, total_cents, created_at from orders where customer_id = $1 and id = $2",
+                r#"select id, status as "status: Status", total_cents, created_at from orders
+                   where customer_id = $1 and id = $2"#,
                 customer_id,
                 id,
             )
@@ -85,8 +102,8 @@ pub async fn list(db: &Reader<Shard>, filter: &OrderFilter) -> Result<Vec<Order>
         .fetch_all(|| {
             sqlx::query_as!(
                 OrderRow,
-                "select id, status, total_cents, created_at from orders
-                 where customer_id = $1 and id < $2 order by id desc limit $3",
+                r#"select id, status as "status: Status", total_cents, created_at from orders
+                   where customer_id = $1 and id < $2 order by id desc limit $3"#,
                 customer_id,
                 before,
                 i64::from(filter.limit) + 1,
@@ -98,7 +115,7 @@ pub async fn list(db: &Reader<Shard>, filter: &OrderFilter) -> Result<Vec<Order>
 
 struct OrderRow {
     id: Uuid,
-    status: String,
+    status: Status,
     total_cents: i64,
     created_at: OffsetDateTime,
 }
@@ -201,8 +218,7 @@ pub async fn insert_hold(
     customer_id: Uuid,
     lines: &[OrderLine],
 ) -> Result<(), data::Error> {
-    let ids: Vec<Uuid> = lines.iter().map(|line| line.product_id).collect();
-    let quantities: Vec<i32> = lines.iter().map(|line| line.quantity).collect();
+    let (ids, quantities) = pieces(lines);
     tx.execute(sqlx::query!(
         "insert into stock_holds (order_id, customer_id, product_ids, quantities) values ($1, $2, $3, $4)",
         order_id,
@@ -214,11 +230,27 @@ pub async fn insert_hold(
     Ok(())
 }
 
+/// Has a hold count as just made. False when there is none any more.
+pub async fn renew_hold(db: &Writer, order_id: Uuid) -> Result<bool, data::Error> {
+    let renewed = db
+        .execute(|| {
+            sqlx::query!(
+                "update stock_holds set created_at = now() where order_id = $1",
+                order_id
+            )
+        })
+        .await?;
+    Ok(renewed > 0)
+}
+
 /// Forgets a hold whose order is kept.
-pub async fn release_hold(db: &Writer, order_id: Uuid) -> Result<(), data::Error> {
-    db.execute(|| sqlx::query!("delete from stock_holds where order_id = $1", order_id))
-        .await
-        .map(drop)
+pub async fn release_hold(tx: &mut Tx, order_id: Uuid) -> Result<(), data::Error> {
+    tx.execute(sqlx::query!(
+        "delete from stock_holds where order_id = $1",
+        order_id
+    ))
+    .await
+    .map(drop)
 }
 
 /// Forgets a hold whose stock is to be given back. None when somebody else did.

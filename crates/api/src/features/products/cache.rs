@@ -41,7 +41,7 @@ impl ProductCache {
     }
 
     /// Forgets products that many write at once, as orders do: the last value put would be anyone's.
-    pub async fn forget(&self, db: &Db, ids: impl IntoIterator<Item = Uuid>) {
+    pub async fn forget(&self, db: &data::postgres::Db, ids: impl IntoIterator<Item = Uuid>) {
         self.0.remove_all(ids, db.deadline()).await;
     }
 }

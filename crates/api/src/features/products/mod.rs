@@ -11,6 +11,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use data::idempotency::{Answer, Claim};
 use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -21,9 +22,10 @@ pub use store::{Offer, Sold, give_back, offers, stock_of, take_stock};
 use self::model::{NewProduct, Product, ProductFields, ProductFilter};
 use crate::{
     http::{
-        ApiError, ApiResult, Body, Db, Path, Query,
+        ApiError, ApiResult, Body, Db, Keyed, Path, Query,
         conditional::{self, ETag, IfNoneMatch, Versions},
         degraded::{self, Degradation},
+        idempotency::{self, IdempotencyKey},
         page::Page,
         session::Staff,
     },
@@ -92,24 +94,43 @@ async fn get_product(
 
 /// Adds a product. Staff only.
 #[utoipa::path(post, path = "/", tag = "products", extensions(("x-criticality" = json!("critical"))),
+    params(IdempotencyKey),
     request_body = NewProduct,
-    responses((status = 201, body = Product), (status = 401), (status = 403), (status = 409), (status = 422)))]
+    responses((status = 201, body = Product, headers(("idempotency-expires" = String), ("idempotent-replayed" = Option<String>))),
+        (status = 400), (status = 401), (status = 403), (status = 409), (status = 422)))]
 async fn create_product(
-    _: Staff,
+    Staff(session): Staff,
     State(cache): State<ProductCache>,
     db: Db,
-    Body(new): Body<NewProduct>,
+    new: Keyed<NewProduct>,
 ) -> ApiResult<Response> {
-    let product = store::insert(&db.write(), &new).await.map_err(sku_taken)?;
+    new.once(&db, session.user_id, async |new, claim| {
+        let (product, answer) = insert(&db, claim, &new).await?;
+        cache.put(&db, &product).await;
+        Ok(answer)
+    })
+    .await
+}
 
-    cache.put(&db, &product).await;
+async fn insert(db: &Db, claim: &Claim, new: &NewProduct) -> ApiResult<(Product, Answer)> {
+    let home = db.write();
+    home.transaction(|mut tx| async move {
+        let product = store::insert(&mut tx, new).await.map_err(sku_taken)?;
+        let answer = created(&product)?;
+        claim.finish(&mut tx, &answer).await?;
+        Ok(tx.commit((product, answer)).await?)
+    })
+    .await
+}
+
+fn created(product: &Product) -> ApiResult<Answer> {
     let location = HeaderValue::try_from(format!("/v1/products/{}", product.id))
         .map_err(ApiError::internal)?;
     let head = [
         (header::LOCATION, location),
         (header::ETAG, product.etag().header()),
     ];
-    Ok((StatusCode::CREATED, head, Body(product)).into_response())
+    idempotency::json(StatusCode::CREATED, head, product)
 }
 
 /// Replaces a product that has not changed since it was read (`If-Match`). Staff only.

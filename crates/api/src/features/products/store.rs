@@ -88,24 +88,21 @@ pub async fn find(db: &Reader, id: Uuid) -> Result<Option<Product>, data::Error>
     .await
 }
 
-pub async fn insert(db: &Writer, new: &NewProduct) -> Result<Product, data::Error> {
-    let id = Uuid::now_v7();
-    db.fetch_one(|| {
-        sqlx::query_as!(
-            Product,
-            r#"insert into products (id, sku, name, description, category, price_cents, stock)
-               values ($1, $2, $3, $4, $5, $6, $7)
-               returning id, sku, name, description as "description?", category, price_cents, stock, version, created_at,
-                         updated_at"#,
-            id,
-            new.sku,
-            new.name,
-            new.description,
-            new.category,
-            new.price_cents,
-            new.stock,
-        )
-    })
+pub async fn insert(tx: &mut Tx, new: &NewProduct) -> Result<Product, data::Error> {
+    tx.fetch_one(sqlx::query_as!(
+        Product,
+        r#"insert into products (id, sku, name, description, category, price_cents, stock)
+           values ($1, $2, $3, $4, $5, $6, $7)
+           returning id, sku, name, description as "description?", category, price_cents, stock, version, created_at,
+                     updated_at"#,
+        Uuid::now_v7(),
+        new.sku,
+        new.name,
+        new.description,
+        new.category,
+        new.price_cents,
+        new.stock,
+    ))
     .await
 }
 

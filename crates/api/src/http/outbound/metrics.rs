@@ -5,7 +5,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use resilience::breaker::State;
+
+use crate::http::breakers::Breakers;
 
 /// In seconds.
 const BUCKETS: [f64; 12] = [
@@ -23,12 +24,6 @@ struct Outcome {
     outcome: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Change {
-    service: &'static str,
-    to: &'static str,
-}
-
 /// The instruments of all services. One per process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -36,8 +31,7 @@ pub struct Metrics {
     attempts: Family<Service, Histogram>,
     retries: Family<Service, Counter>,
     under_way: Family<Service, Gauge>,
-    state: Family<Service, Gauge>,
-    changes: Family<Change, Counter>,
+    pub(super) breakers: Breakers,
 }
 
 /// The instruments of one service.
@@ -48,18 +42,16 @@ pub(super) struct Instruments {
     pub(super) attempts: Histogram,
     pub(super) retries: Counter,
     under_way: Gauge,
-    state: Gauge,
 }
 
 impl Metrics {
-    pub fn register(registry: &mut Registry) -> Self {
+    pub fn register(registry: &mut Registry, breakers: &Breakers) -> Self {
         let metrics = Self {
             calls: Family::default(),
             attempts: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             retries: Family::default(),
             under_way: Family::default(),
-            state: Family::default(),
-            changes: Family::default(),
+            breakers: breakers.clone(),
         };
         registry.register(
             "outbound_calls",
@@ -82,16 +74,6 @@ impl Metrics {
             "Places of the bulkhead in use",
             metrics.under_way.clone(),
         );
-        registry.register(
-            "outbound_breaker_state",
-            "0 closed, 1 half-open, 2 open",
-            metrics.state.clone(),
-        );
-        registry.register(
-            "outbound_breaker_changes",
-            "How often the breaker went into a state",
-            metrics.changes.clone(),
-        );
         metrics
     }
 
@@ -102,7 +84,6 @@ impl Metrics {
             attempts: self.attempts.get_or_create(&service).clone(),
             retries: self.retries.get_or_create(&service).clone(),
             under_way: self.under_way.get_or_create(&service).clone(),
-            state: self.state.get_or_create(&service).clone(),
             all: self.clone(),
         }
     }
@@ -113,21 +94,6 @@ impl Instruments {
         let service = self.name;
         let labels = Outcome { service, outcome };
         self.all.calls.get_or_create(&labels).inc();
-    }
-
-    /// The breaker's new state.
-    pub(super) fn changed(&self, state: State) {
-        let service = self.name;
-        let to = state.as_str();
-        self.all
-            .changes
-            .get_or_create(&Change { service, to })
-            .inc();
-        self.state.set(match state {
-            State::Closed => 0,
-            State::HalfOpen => 1,
-            State::Open => 2,
-        });
     }
 
     /// Counts an attempt as under way until the result is dropped.

@@ -72,19 +72,16 @@ impl Service {
             return Ok(None);
         };
         let instruments = metrics.of(name);
-        let watching = instruments.clone();
-        let breaker = Breaker::new(&config.breaker, move |state| {
-            watching.changed(state);
-            match state {
-                State::Open => {
-                    tracing::warn!(service = name, "not called any more for a while: it fails")
-                }
-                State::HalfOpen => {
-                    tracing::info!(service = name, "trying whether it answers again")
-                }
-                State::Closed => tracing::info!(service = name, "called again: it answers"),
+        let breaker = Breaker::new(&config.breaker, move |state| match state {
+            State::Open => {
+                tracing::warn!(service = name, "not called any more for a while: it fails")
             }
+            State::HalfOpen => {
+                tracing::info!(service = name, "trying whether it answers again")
+            }
+            State::Closed => tracing::info!(service = name, "called again: it answers"),
         });
+        metrics.breakers.add(name, &breaker);
         Ok(Some(Self(Arc::new(Inner {
             name,
             base: url.trim_end_matches('/').to_owned(),

@@ -17,7 +17,7 @@ use crate::{
 const ASKED: usize = 200;
 const AT_ONCE: usize = 4;
 const FALLBACK: &str = "recommendations_fallback";
-const STATE: &str = "outbound_breaker_state{service=\"recommender\"}";
+const STATE: &str = "breaker_state{dependency=\"recommender\"}";
 const OPEN: f64 = 2.0;
 
 /// What can be wrong with it.

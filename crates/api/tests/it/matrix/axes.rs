@@ -103,11 +103,12 @@ pub enum Route {
     Orders,
     PlaceOrder,
     StaffWrite,
+    Events,
     Probes,
 }
 
 impl Route {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ProductUncached,
         Self::ProductCached,
         Self::Products,
@@ -117,6 +118,7 @@ impl Route {
         Self::Orders,
         Self::PlaceOrder,
         Self::StaffWrite,
+        Self::Events,
         Self::Probes,
     ];
 }

@@ -14,6 +14,7 @@ pub const FILE: &str = include_str!("../../../../../deploy/failure-matrix.toml")
 #[derive(Debug)]
 pub struct Matrix {
     pub slack: Duration,
+    pub settings: BTreeMap<String, String>,
     pub well: BTreeMap<Route, Expected>,
     pub cells: Vec<Cell>,
 }
@@ -54,6 +55,7 @@ impl fmt::Display for Expected {
 struct File {
     #[serde(with = "humantime_serde")]
     slack: Duration,
+    settings: BTreeMap<String, String>,
     routes: BTreeMap<Route, Row>,
     dependency: BTreeMap<Dependency, Table>,
 }
@@ -119,6 +121,7 @@ impl Matrix {
         }
         Ok(Self {
             slack: file.slack,
+            settings: file.settings,
             well,
             cells,
         })

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     axes::{Dependency, Route},
-    expected::Cell,
+    expected::{Cell, Matrix},
     machine::machine,
     trial::{Episode, Outcome},
 };
@@ -22,13 +22,13 @@ Written by `make chaos`, or by `cargo test -p api --test chaos failures -- --noc
 const LEGEND: &str = "`down`: connections are refused. `hang`: they stay open and nothing answers. `slow`: each answer takes 2 s longer. `reset`: they
 are accepted and reset. `flap`: down for 300 ms of each second.\n
 Times are those of a debug build on this machine, from the first moment of the fault on. The bound that is expected is what the
-settings make of it on a machine that is idle; a cell fails when it is exceeded by more than `slack`. Degradations are those in
+settings make of it on an idle machine; a cell fails when it is exceeded by more than `slack`. Degradations are those in
 the header; the log, the metric and `/ready` named the same ones.";
 
 /// How long each route takes while all is well.
 pub type Well = BTreeMap<Dependency, BTreeMap<Route, Duration>>;
 
-pub fn write(episodes: &[Episode], well: &Well) -> Result<String, fmt::Error> {
+pub fn write(matrix: &Matrix, episodes: &[Episode], well: &Well) -> Result<String, fmt::Error> {
     let mut page = HEAD.to_owned();
     writeln!(page, "\n{}\n", machine())?;
     let cells = episodes.iter().map(|episode| episode.outcomes.len());
@@ -43,6 +43,11 @@ pub fn write(episodes: &[Episode], well: &Well) -> Result<String, fmt::Error> {
         writeln!(page, "- **{difference}**")?;
     }
     writeln!(page, "\n{LEGEND}")?;
+    let settings = matrix.settings.iter();
+    let settings: Vec<_> = settings
+        .map(|(key, value)| format!("`{key} = {value}`"))
+        .collect();
+    writeln!(page, "Settings as shipped, except {}.", settings.join(", "))?;
     overview(&mut page, episodes)?;
     for (dependency, well) in well {
         let episodes = episodes

@@ -1,6 +1,7 @@
 //! One process of the service with everything it depends on, each behind a fault proxy, and clients with accounts.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,12 +12,12 @@ use std::{
 use devstack::{Database, Proxy, Stack, Target};
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::axes::Dependency;
 use crate::{
     collector::Collector,
-    service::{AS_SHIPPED, CUSTOMER, STAFF, Service, database_on, seed},
+    service::{CUSTOMER, PATIENCE, STAFF, Service, database_on, seed},
     wire::{Reply, Wire, borrowed, call, sign_in},
 };
 
@@ -50,8 +51,8 @@ pub enum Caller {
 }
 
 impl Rig {
-    /// With further settings, which are environment variables.
-    pub async fn start(settings: &[(&str, &str)]) -> Self {
+    /// With settings by their keys.
+    pub async fn start(settings: &BTreeMap<String, String>) -> Self {
         let stack = Stack::start().await.unwrap();
         let database = database_on(&stack).await;
         seed(&stack, &database, PRODUCTS).await;
@@ -62,7 +63,7 @@ impl Rig {
         let before_payments = before(&stack, &stack.upstream_direct_url());
         let (traces, payments) = (url(&before_collector), url(&before_payments));
         let recommender = stack.upstream_url();
-        let own = [
+        let further = [
             ("HOLDFAST__RECOMMENDATIONS__UPSTREAM__URL", &*recommender),
             ("HOLDFAST__ORDERS__PAYMENTS__URL", &payments),
             ("HOLDFAST__TELEMETRY__OTLP_ENDPOINT", &traces),
@@ -73,13 +74,28 @@ impl Rig {
                 "info,api::http::observe=debug",
             ),
         ];
-        let settings = [&AS_SHIPPED[..], &own, settings].concat();
+        let variable = |key: &String| format!("HOLDFAST.{key}").replace('.', "__").to_uppercase();
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(key, value)| (variable(key), value.as_str()))
+            .collect();
+        let settings = settings.iter().map(|(key, value)| (key.as_str(), *value));
+        let settings: Vec<_> = settings.chain(further).collect();
         let service = Service::start_on(&stack, &database, &settings).await;
         service.ready().await;
         let address = service.public;
         let visitor = json!({ "email": VISITOR.0, "password": VISITOR.1 });
         let registered = call(address, "POST /v1/users", &[], Some(&visitor)).await;
         assert_eq!(registered.status, 201, "{registered:?}");
+        // On a busy machine the first ones may be too late for a process that has yet to load Redis's scripts.
+        let deadline = Instant::now() + PATIENCE;
+        while call(address, "POST /v1/session", &[], Some(&visitor))
+            .await
+            .status
+            != 201
+        {
+            assert!(Instant::now() < deadline, "nobody can sign in");
+        }
         Self {
             customer: sign_in(address, CUSTOMER).await,
             staff: sign_in(address, STAFF).await,

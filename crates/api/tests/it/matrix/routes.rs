@@ -52,6 +52,11 @@ impl Route {
                 rig.ask(Staff, "POST /v1/products", &key, Some(&product))
                     .await
             }
+            Self::Events => {
+                let seen = json!({ "name": "product_seen", "product_id": rig.product(CACHED) });
+                let events = json!({ "events": [seen] });
+                rig.ask(Anyone, "POST /v1/events", &[], Some(&events)).await
+            }
             Self::Probes => match fastrand::bool() {
                 true => get("/ready").await,
                 false => get("/health").await,

@@ -52,6 +52,9 @@ impl Metered {
             // A replica that takes a moment longer is waited for, and the primary not asked.
             ("HOLDFAST__POSTGRES__REPLICA_TIMEOUT", "900ms"),
             ("HOLDFAST__POSTGRES__TOKEN_WAIT", "800ms"),
+            // Nothing but requests is counted.
+            ("HOLDFAST__ORDERS__SWEEP_INTERVAL", "1h"),
+            ("HOLDFAST__IDEMPOTENCY__SWEEP_INTERVAL", "1h"),
             // As shipped: whoever may ask without end is hardly ever counted in Redis.
             ("HOLDFAST__LIMITS__ADDRESS_READ", "1200/1m"),
             ("HOLDFAST__LIMITS__ADDRESS_WRITE", "60/1m"),

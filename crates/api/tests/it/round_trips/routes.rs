@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Metered, order_of, text};
 use crate::{
     service::STAFF,
-    wire::{Reply, borrowed, call, get, sign_in},
+    wire::{IDEMPOTENCY_KEY, Reply, borrowed, call, get, sign_in},
 };
 
 const UNKNOWN: &str = "0199f0a0-0000-7000-8000-000000000000";
@@ -161,6 +161,12 @@ async fn orders(table: &mut Table<'_>, products: &[String], session: &Cookie) {
     table
         .with("POST /v1/orders", "20 lines", session, place(20))
         .await;
+    let address = table.metered.address();
+    let mut keyed = borrowed(session);
+    keyed.push((IDEMPOTENCY_KEY, "one"));
+    let order = order_of(&products[10..11]);
+    let again = async |_| call(address, "POST /v1/orders", &keyed, Some(&order)).await;
+    table.row("POST /v1/orders", "answered before", again).await;
 
     let newest = call(table.metered.address(), list, &borrowed(session), None)
         .await

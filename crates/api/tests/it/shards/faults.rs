@@ -48,7 +48,7 @@ impl Scene {
             .collect();
         let mut wire = Wire::connect(self.service.public).await.unwrap();
         wire.send(&format!(
-            "POST /v1/orders HTTP/1.1\r\nhost: x\r\n{headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /v1/orders HTTP/1.1\r\nhost: x\r\n{headers}idempotency-key: one\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         ))
         .await;

@@ -1,6 +1,7 @@
 //! A service on two clusters: customers of both place orders of one stock, while buckets move and while processes and
 //! clusters die in between.
 
+mod crashes;
 mod faults;
 mod moving;
 

@@ -48,6 +48,7 @@ impl Rig {
             check_timeout: PATIENCE,
             ..Config::default()
         };
+        config.breaker.slow_after = PATIENCE;
         adjust(&mut config);
         let mut registry = Registry::default();
         let cluster = Clusters::new(&config, &shards::Config::default(), &mut registry).unwrap();

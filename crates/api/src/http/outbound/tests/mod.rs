@@ -27,7 +27,7 @@ use telemetry::trace::{Incoming, Sampling};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 
 use super::*;
-use crate::http::{RequestId, context::REQUEST_ID};
+use crate::http::{RequestId, breakers::Breakers, context::REQUEST_ID};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -80,7 +80,7 @@ fn service(url: &str, change: impl FnOnce(&mut Config)) -> Service {
     // The machine may stand still for a while, and no test here is about that.
     config.breaker.slow_after = PATIENCE;
     change(&mut config);
-    let metrics = Metrics::register(&mut Registry::default());
+    let metrics = Metrics::register(&mut Registry::default(), &Breakers::default());
     Service::new("stub", &config, &metrics).unwrap().unwrap()
 }
 
