@@ -99,6 +99,7 @@ impl AppState {
         }
         let outbound = outbound::Metrics::register(registry, &breakers);
         let flag_service = Service::new("ofrep", &settings.flags.ofrep, &outbound)?;
+        let flags = Flags::new(&settings.flags, flag_service, registry);
         let cookie_secure = settings.sessions.cookie_secure;
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));
@@ -107,7 +108,7 @@ impl AppState {
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
             admission,
-            flags: Flags::new(&settings.flags, flag_service, registry),
+            flags: flags.clone(),
             tokenizer: Tokenizer::new(
                 Tokens::new(&settings.postgres),
                 sessions.clone(),
@@ -125,6 +126,7 @@ impl AppState {
                 &outbound,
                 &cache,
                 clusters.clone(),
+                flags,
             )?,
             payments: Payments::new(&settings.orders.payments, &outbound)?,
             events: Events::new(&settings.events, clusters.clone(), registry),

@@ -16,7 +16,7 @@ const WAITS: [&str; 6] = [
 ];
 
 /// Waits around which there is no other, and why.
-const FREE: [(&str, &str); 8] = [
+const FREE: [(&str, &str); 9] = [
     ("admin.stall_timeout", "a threshold: nothing waits for it"),
     (
         "http.body_stall_timeout",
@@ -33,6 +33,10 @@ const FREE: [(&str, &str); 8] = [
     (
         "redis.connect_timeout",
         "a background task: no request waits for it",
+    ),
+    (
+        "flags.ofrep.idle_timeout",
+        "of a connection in nobody's hands; the other side's is not known",
     ),
     (
         "orders.payments.idle_timeout",
@@ -52,6 +56,7 @@ const FREE: [(&str, &str); 8] = [
 fn all_in_use() -> Settings {
     let mut settings = Settings::default();
     settings.recommendations.upstream.url = Some("http://recommender".to_owned());
+    settings.flags.ofrep.url = Some("http://flags".to_owned());
     settings.orders.payments.url = Some("http://payments".to_owned());
     let east = ClusterConfig {
         buckets: "0..1".parse().unwrap(),

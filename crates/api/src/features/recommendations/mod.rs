@@ -22,7 +22,6 @@ pub use recommender::Recommender;
 use self::model::{Recommendation, Recommendations, Source};
 use super::products::{self, ProductCache};
 use crate::{
-    flags::{Flag, Flags},
     http::{
         ApiError, ApiResult, Body, Caller, Db, Path,
         degraded::{self, Degradation},
@@ -44,12 +43,11 @@ pub fn routes() -> OpenApiRouter<AppState> {
 async fn list_recommendations(
     State(cache): State<ProductCache>,
     State(recommender): State<Recommender>,
-    State(flags): State<Flags>,
     db: Db,
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> ApiResult<Response> {
-    if !flags.is_on(Flag::Recommendations) {
+    if !recommender.is_on() {
         return Ok(switched_off());
     }
     cache.find(&db, id).await?.ok_or(ApiError::NotFound)?;

@@ -14,9 +14,12 @@ use super::{
     model::{Config, Source},
     store,
 };
-use crate::http::{
-    Caller,
-    outbound::{Metrics, Service},
+use crate::{
+    flags::{Flag, Flags},
+    http::{
+        Caller,
+        outbound::{Metrics, Service},
+    },
 };
 
 /// Recommendations for one product.
@@ -31,6 +34,7 @@ const EVERYTHING: &str = "everything";
 /// See the module. A clone is the same one.
 #[derive(Clone)]
 pub struct Recommender {
+    flags: Flags,
     service: Option<Service>,
     last_good: moka::future::Cache<Uuid, Arc<Vec<Uuid>>>,
     best_sellers: Namespace<BestSellers>,
@@ -58,9 +62,11 @@ impl Recommender {
         metrics: &Metrics,
         cache: &Cache,
         clusters: Clusters,
+        flags: Flags,
     ) -> anyhow::Result<Self> {
         let best_sellers = BestSellers(clusters);
         Ok(Self {
+            flags,
             service: Service::new("recommender", &config.upstream, metrics)?,
             last_good: moka::future::Cache::builder()
                 .max_capacity(config.kept_max)
@@ -73,6 +79,11 @@ impl Recommender {
                 best_sellers,
             ),
         })
+    }
+
+    /// Whether there are to be any recommendations.
+    pub fn is_on(&self) -> bool {
+        self.flags.is_on(Flag::Recommendations)
     }
 
     /// What goes well with the product.
