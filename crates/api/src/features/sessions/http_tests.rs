@@ -264,6 +264,7 @@ async fn every_route_asks_for_a_session_but_the_public_ones() {
         "GET /v1/products",
         "GET /v1/products/{id}",
         "GET /v1/products/{id}/recommendations",
+        "POST /v1/events",
         "POST /v1/users",
         "POST /v1/session",
     ];
