@@ -115,7 +115,7 @@ fn a_feature_holds_its_sql_in_its_store() {
     let features = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/features");
 
     let mut elsewhere = Vec::new();
-    let stores = files_with("sqlx::", &features, &mut elsewhere);
+    let stores = files_with("sqlx::query", &features, &mut elsewhere);
 
     let reason = "the plan test and a reader look for statements in one place";
     assert!(

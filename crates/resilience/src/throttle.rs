@@ -34,7 +34,8 @@ impl Steps {
 pub struct Throttle {
     attempts: u32,
     last: Instant,
-    until: Instant,
+    /// None: the next one need not wait. Whoever looked at the clock before the last one did is not before its time.
+    until: Option<Instant>,
 }
 
 impl Throttle {
@@ -43,13 +44,14 @@ impl Throttle {
         Self {
             attempts: 0,
             last: now,
-            until: now,
+            until: None,
         }
     }
 
     /// How long the next attempt has to wait; zero if it need not.
     pub fn wait(&self, now: Instant) -> Duration {
-        self.until.saturating_duration_since(now)
+        self.until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// Begins an attempt: how long it has to wait, and if that is zero it is counted. It counts when it begins, so that many at
@@ -62,7 +64,8 @@ impl Throttle {
             }
             self.attempts = self.attempts.saturating_add(1);
             self.last = now;
-            self.until = now + steps.delay_after(self.attempts);
+            let delay = steps.delay_after(self.attempts);
+            self.until = (!delay.is_zero()).then(|| now + delay);
         }
         wait
     }
@@ -70,12 +73,14 @@ impl Throttle {
     /// Takes back an attempt: it was right, or was not made after all.
     pub fn take_back(&mut self) {
         self.attempts = self.attempts.saturating_sub(1);
-        self.until = self.last;
+        self.until = None;
     }
 
     /// Has the next attempt wait as long as another process says.
     pub fn hold(&mut self, now: Instant, wait: Duration) {
-        self.until = self.until.max(now + wait);
+        if !wait.is_zero() {
+            self.until = self.until.max(Some(now + wait));
+        }
     }
 }
 
@@ -107,6 +112,21 @@ mod tests {
             0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900,
         ];
         assert_eq!(waits, expected);
+    }
+
+    #[test]
+    fn of_two_at_once_the_one_with_the_earlier_clock_need_not_wait() {
+        let earlier = Instant::now();
+        let later = earlier + Duration::from_millis(1);
+        let mut throttle = Throttle::new(earlier);
+
+        assert_eq!(throttle.begin(later, &STEPS), Duration::ZERO);
+        assert_eq!(throttle.begin(earlier, &STEPS), Duration::ZERO);
+        throttle.begin(later, &STEPS);
+        throttle.take_back();
+        throttle.hold(later, Duration::ZERO);
+
+        assert_eq!(throttle.wait(earlier), Duration::ZERO);
     }
 
     #[test]
