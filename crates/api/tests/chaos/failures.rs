@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::matrix::{
     axes::{Dependency, Fault},
@@ -26,9 +26,9 @@ async fn every_cell_of_the_failure_matrix_is_as_expected() {
             let cells: Vec<_> = matrix.cells.iter().filter(is_tried).collect();
             let episode = trial(&rig, &matrix, &cells).await;
             println!(
-                "{dependency}, {fault}: noticed after {:?}, back after {:?}, {:?} in all",
-                episode.noticed,
-                episode.back,
+                "{dependency}, {fault}: noticed after {}, back after {}; {:.0?} in all",
+                shown(episode.noticed),
+                shown(episode.back),
                 begun.elapsed()
             );
             episodes.push(episode);
@@ -43,4 +43,8 @@ async fn every_cell_of_the_failure_matrix_is_as_expected() {
     let differences: Vec<_> = episodes.iter().flat_map(Episode::differences).collect();
     println!("{} cells in {:?}", matrix.cells.len(), begun.elapsed());
     assert!(differences.is_empty(), "{differences:#?}");
+}
+
+fn shown(time: Option<Duration>) -> String {
+    time.map_or_else(|| "no time".to_owned(), |time| format!("{time:.1?}"))
 }

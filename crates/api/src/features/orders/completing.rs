@@ -14,7 +14,7 @@ use super::{
     Config, OPERATION,
     checkout::{Attempt, Checkout},
 };
-use crate::http::{Caller, RequestId, idempotency::conclude};
+use crate::http::{Caller, idempotency::conclude};
 
 /// What it takes to finish an order.
 pub struct Completer {
@@ -59,12 +59,8 @@ impl Completer {
     /// Whether the order is answered now, for whenever somebody asks.
     async fn finish(&self, db: &Db, claim: &Claim, deadline: Instant) -> bool {
         let caller = Caller {
-            absence: None,
-            deadline,
             criticality: Criticality::Critical,
-            tenant: None,
-            id: RequestId::default(),
-            trace: None,
+            ..Caller::background(deadline)
         };
         let at = Attempt {
             db,
