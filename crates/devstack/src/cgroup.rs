@@ -28,17 +28,17 @@ impl CpuLimit {
         Ok(line.context("no count of throttled periods")?.parse()?)
     }
 
-    /// Makes a group whose processes together have `share` of one CPU, anew in each `period`. `list` is told first, so that the group is removed
+    /// Makes a group whose processes together have `share` of one CPU. `list` is told first, so that the group is removed
     /// whatever happens.
-    pub(crate) fn new(name: &str, share: f64, period: Duration, list: &Path) -> Result<Self> {
+    pub(crate) fn new(name: &str, share: f64, list: &Path) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let (parent, is_v2) =
             parent(&mounts).context("no control group for CPU time is mounted")?;
         let group = Self(parent.join(name));
         let mut list = OpenOptions::new().create(true).append(true).open(list)?;
         writeln!(list, "{}", group.0.display())?;
-        let period_us = period.as_micros();
-        let quota_us = period.mul_f64(share).as_micros();
+        let period_us = Self::PERIOD.as_micros();
+        let quota_us = Self::PERIOD.mul_f64(share).as_micros();
         if is_v2 {
             write(&parent.join("cgroup.subtree_control"), "+cpu")?;
         }

@@ -1,14 +1,12 @@
 //! A whole stack: starts the servers in an order that overlaps what it can, and ends them together.
 
-use std::{fs, ops::Deref, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+use std::{fs, ops::Deref, os::unix::fs::PermissionsExt, sync::Arc};
 
 use anyhow::{Context, Result};
-use nix::unistd::Pid;
 use tokio::sync::Mutex;
 
 use crate::{
     binaries,
-    cgroup::CpuLimit,
     guard::Guard,
     network::Network,
     ports,
@@ -123,16 +121,6 @@ impl Stack {
         template.copy_to(&primary.data).await?;
         primary.start().await?;
         Ok(primary)
-    }
-
-    /// From now on a process of the caller's and its children together have this share of one CPU, anew in each `period`: a short
-    /// one is for latencies, which a long one would interrupt. Needs root and the kernel's control groups.
-    pub fn limit_cpu(&self, pid: u32, share: f64, period: Duration) -> Result<CpuLimit> {
-        let stack = self.guard.folder().file_name().unwrap_or_default();
-        let name = format!("{}_{pid}", stack.display());
-        let limit = CpuLimit::new(&name, share, period, &self.guard.groups())?;
-        limit.admit(Pid::from_raw(pid.try_into()?))?;
-        Ok(limit)
     }
 
     /// The Redis server.

@@ -109,7 +109,7 @@ impl Postgres {
         let process = process.as_ref().with_context(|| self.not_running())?;
         let stack = self.guard.folder().file_name().unwrap_or_default();
         let name = format!("{}-{}", stack.display(), self.name);
-        let limit = CpuLimit::new(&name, share, CpuLimit::PERIOD, &self.guard.groups())?;
+        let limit = CpuLimit::new(&name, share, &self.guard.groups())?;
         process.join(&limit)?;
         Ok(limit)
     }

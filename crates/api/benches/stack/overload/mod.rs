@@ -37,10 +37,6 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// Connections of all clients, and those that find the peak.
 const CONNECTIONS: usize = 1500;
 const PEAK_CONNECTIONS: usize = 32;
-/// What the server gets of its core, and how often. Less than all, so that the load is never short of anything: it shares its core
-/// with Postgres, and at four times the peak sends as much as a server with a core of its own can take.
-const CPU_SHARE: f64 = 0.3;
-const CPU_PERIOD: Duration = Duration::from_millis(10);
 const KEY: &str = "the key of the load generator in a bench";
 
 /// All that was measured.
@@ -84,7 +80,7 @@ pub async fn run() -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let servers = Servers::prepare(&stack).await?;
     stay_on_core(1)?;
-    let measured = measure(&stack, &servers).await?;
+    let measured = measure(&servers).await?;
     chart::write(&measured)?;
     page::write(&measured)?;
     let collapsed = measured.control.iter().filter(|step| step.load > 1.0);
@@ -98,11 +94,11 @@ pub async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(stack: &Stack, servers: &Servers) -> anyhow::Result<Overload> {
-    let (server, admin) = start(stack, servers, &[]).await?;
+async fn measure(servers: &Servers) -> anyhow::Result<Overload> {
+    let (server, admin) = start(servers, &[]).await?;
     let (peak, read) = closed_loop(&server).await?;
     println!("peak {peak:.0}/s, {read:.1} µs of CPU for a read");
-    let refusal = refusal_cost(stack, servers, read).await?;
+    let refusal = refusal_cost(servers, read).await?;
     println!("{refusal:.1} µs of CPU for a refusal");
     let mut guarded = Vec::new();
     for load in LOADS {
@@ -111,7 +107,6 @@ async fn measure(stack: &Stack, servers: &Servers) -> anyhow::Result<Overload> {
     let storm = storm(&server, admin, peak).await?;
     drop(server);
     let (server, _) = start(
-        stack,
         servers,
         &[("HOLDFAST__ADMISSION__ENABLED", "false".to_owned())],
     )
@@ -132,7 +127,6 @@ async fn measure(stack: &Stack, servers: &Servers) -> anyhow::Result<Overload> {
 }
 
 async fn start(
-    stack: &Stack,
     servers: &Servers,
     settings: &[(&str, String)],
 ) -> anyhow::Result<(Server, SocketAddr)> {
@@ -142,7 +136,6 @@ async fn start(
         ("HOLDFAST__HTTP__CALLER_KEYS", KEY.to_owned()),
     ];
     let server = servers.start_with(&[&own, settings].concat()).await?;
-    stack.limit_cpu(server.pid(), CPU_SHARE, CPU_PERIOD)?;
     Ok((server, admin))
 }
 
@@ -167,7 +160,7 @@ async fn closed_loop(server: &Server) -> anyhow::Result<(f64, f64)> {
 }
 
 /// What a refusal costs a server that does one thing at a time and refuses the rest.
-async fn refusal_cost(stack: &Stack, servers: &Servers, read: f64) -> anyhow::Result<f64> {
+async fn refusal_cost(servers: &Servers, read: f64) -> anyhow::Result<f64> {
     let one = |key| (key, "1".to_owned());
     let settings = [
         one("HOLDFAST__ADMISSION__LIMIT_MIN"),
@@ -175,7 +168,7 @@ async fn refusal_cost(stack: &Stack, servers: &Servers, read: f64) -> anyhow::Re
         one("HOLDFAST__ADMISSION__LIMIT_MAX"),
         ("HOLDFAST__ADMISSION__QUEUE_MAX", "0".to_owned()),
     ];
-    let (server, _) = start(stack, servers, &settings).await?;
+    let (server, _) = start(servers, &settings).await?;
     let mut load = plan(&server, 1e9, 100_000, 0.0)?;
     load.connections = PEAK_CONNECTIONS;
     let before = cpu_microseconds(server.pid())?;

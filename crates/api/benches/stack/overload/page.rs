@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{CPU_SHARE, Overload, SLO, Step};
+use super::{Overload, SLO, Step};
 use crate::report;
 
 impl Overload {
@@ -17,11 +17,10 @@ pub(super) fn write(measured: &Overload) -> anyhow::Result<()> {
     let mut page = String::new();
     writeln!(
         page,
-        "Measured by `make load`: the service, on {:.0} % of core 0, reads products from Postgres, with no cache; an open loop on core 1 sends\n\
+        "Measured by `make load`: the service on core 0 reads products from Postgres, with no cache; an open loop on core 1 sends\n\
          requests at fixed times, each timed from the moment it was due, and good within {SLO:?}. Load and goodput are multiples\n\
          of the peak of this run, {:.0} answers/s. Requests worth 0.4 of the peak are critical throughout, the rest is sheddable.\n\
          The ceiling is arithmetic: 1 − (load − 1) · refusal ÷ read. The control is `admission.enabled = false`.\n",
-        100.0 * CPU_SHARE,
         measured.peak
     )?;
     writeln!(page, "![Goodput by load](goodput.svg)\n")?;
