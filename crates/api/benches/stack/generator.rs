@@ -49,6 +49,8 @@ pub struct Shot {
     pub says_when: bool,
     /// From when it was to be sent to the end of the answer.
     pub took: Duration,
+    /// How long after that it was sent: the generator's own fault.
+    pub late: Duration,
 }
 
 /// Sends it all, and gives what came of each.
@@ -84,6 +86,7 @@ async fn client(fire: Fire, start: Instant, next: Arc<AtomicUsize>) -> Vec<Shot>
             Some(stream) => Ok(stream),
             None => TcpStream::connect(fire.address).await,
         };
+        let late = due.elapsed();
         let answer = match stream {
             Ok(stream) => timeout(PATIENCE, exchange(stream, request, &mut buffer)).await,
             Err(error) => Ok(Err(error)),
@@ -101,12 +104,12 @@ async fn client(fire: Fire, start: Instant, next: Arc<AtomicUsize>) -> Vec<Shot>
             status,
             says_when,
             took: due.elapsed(),
+            late,
         });
     }
 }
 
-/// Sends a request and reads its answer, which must have a length; the connection again, the status, and whether there was a
-/// `Retry-After`.
+/// Sends a request and reads its answer; the connection again, the status, and whether there was a `Retry-After`.
 async fn exchange(
     mut stream: TcpStream,
     request: &[u8],
@@ -118,23 +121,52 @@ async fn exchange(
         if stream.read_buf(buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some((status, says_when, length)) = head(buffer)
-            && buffer.len() >= length
+        if let Some(head) = head(buffer)
+            && head.body.is_whole(&buffer[head.length..])
         {
-            return Ok((stream, status, says_when));
+            return Ok((stream, head.status, head.says_when));
         }
     }
 }
 
-/// The status, whether there is a `Retry-After`, and the length of head and body; None while the head is not all there.
-fn head(bytes: &[u8]) -> Option<(u16, bool, usize)> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&bytes[..end]).ok()?;
-    let status = head.get(9..12)?.parse().ok()?;
+struct Head {
+    status: u16,
+    /// Whether there is a `Retry-After`.
+    says_when: bool,
+    length: usize,
+    body: Body,
+}
+
+enum Body {
+    OfLength(usize),
+    Chunked,
+}
+
+impl Body {
+    fn is_whole(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::OfLength(length) => bytes.len() >= *length,
+            Self::Chunked => bytes.ends_with(b"\r\n0\r\n\r\n"),
+        }
+    }
+}
+
+/// None while it is not all there.
+fn head(bytes: &[u8]) -> Option<Head> {
+    let length = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..length]).ok()?;
     let field = |name: &str| {
         let mut fields = head.lines().filter_map(|line| line.split_once(": "));
-        fields.find(|(field, _)| field.eq_ignore_ascii_case(name))
+        let found = fields.find(|(field, _)| field.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
     };
-    let length: usize = field("content-length").map_or(Some(0), |(_, value)| value.parse().ok())?;
-    Some((status, field("retry-after").is_some(), end + length))
+    Some(Head {
+        status: head.get(9..12)?.parse().ok()?,
+        says_when: field("retry-after").is_some(),
+        length,
+        body: match field("content-length") {
+            Some(value) => Body::OfLength(value.parse().ok()?),
+            None => Body::Chunked,
+        },
+    })
 }

@@ -7,6 +7,7 @@
 //! `cargo bench -p api --bench stack -- replicas` runs only that part, and `-- overload` (`make load`) what happens when more
 //! is asked than can be done.
 
+mod awake;
 mod bare;
 mod contender;
 mod generator;

@@ -14,7 +14,7 @@ const BOTTOM: f64 = 300.0;
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 260.0;
 /// What the axes end at.
-const LOAD_MAX: f64 = 4.0;
+const LOAD_MAX: f64 = 4.5;
 const GOODPUT_MAX: f64 = 1.2;
 
 pub(super) fn write(measured: &Overload) -> anyhow::Result<()> {
@@ -50,13 +50,13 @@ pub(super) fn write(measured: &Overload) -> anyhow::Result<()> {
 <text x="16" y="170" text-anchor="middle" transform="rotate(-90 16 170)">good answers, by the peak</text>"#
     )?;
     let points = |steps: &[Step]| {
-        let point = |step: &Step| (step.load, step.goodput);
+        let point = |step: &Step| (step.sent, step.goodput);
         steps.iter().map(point).collect::<Vec<_>>()
     };
     let ceiling: Vec<_> = measured
         .guarded
         .iter()
-        .map(|step| (step.load, measured.ceiling(step.load)))
+        .map(|step| (step.sent, measured.ceiling(step.sent)))
         .collect();
     line(&mut svg, &ceiling, ("#999", "4 4"), "ceiling")?;
     line(
