@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use worker::{Job, Outcome, Registry, Running};
 
-use crate::rig::{Mail, Payment, Report, Resize, Rig, Seen, until_true};
+use crate::rig::{Mail, Payment, Report, Resize, Rig, Seen, many, until_true};
 
 /// Runs every kind, and remembers which.
 fn all(seen: &Seen<&'static str>) -> Registry {
@@ -31,10 +31,10 @@ fn remember<J: Job>(registry: &mut Registry, seen: &Seen<&'static str>) {
 async fn the_critical_go_first_and_each_lower_level_has_its_share() {
     let mut rig = Rig::start().await;
     let seen = Seen::default();
-    rig.enqueue((0..100).map(Report)).await;
-    rig.enqueue((0..100).map(Resize)).await;
-    rig.enqueue((0..100).map(Mail)).await;
-    rig.enqueue((0..100).map(Payment)).await;
+    rig.enqueue(many(0..100, Report)).await;
+    rig.enqueue(many(0..100, Resize)).await;
+    rig.enqueue(many(0..100, Mail)).await;
+    rig.enqueue(many(0..100, Payment)).await;
 
     rig.work(all(&seen), |config| {
         config.concurrency = 1;
@@ -60,7 +60,7 @@ async fn eight_who_claim_at_once_run_each_job_once() {
     const JOBS: u32 = 2000;
     let mut rig = Rig::start().await;
     let seen = Seen::default();
-    rig.enqueue((0..JOBS).map(Mail)).await;
+    rig.enqueue(many(0..JOBS, Mail)).await;
 
     for worker in 0..8 {
         let (mut registry, seen) = (Registry::default(), seen.clone());
@@ -110,7 +110,7 @@ async fn jobs_that_hang_leave_places_to_the_critical_and_keep_to_their_own() {
     hang::<Report>(&mut registry, &seen, &closed);
     hang::<Resize>(&mut registry, &seen, &closed);
     hang::<Mail>(&mut registry, &seen, &open);
-    rig.enqueue((0..20).map(Resize)).await;
+    rig.enqueue(many(0..20, Resize)).await;
 
     let worker = rig.work(registry, |config| {
         config.concurrency = 8;
@@ -119,10 +119,10 @@ async fn jobs_that_hang_leave_places_to_the_critical_and_keep_to_their_own() {
     });
     rig.until("jobs where kind = 'resize' and fence is not null", 2)
         .await;
-    rig.enqueue((0..20).map(Report)).await;
+    rig.enqueue(many(0..20, Report)).await;
     rig.until("jobs where kind = 'report' and fence is not null", 4)
         .await;
-    rig.enqueue((0..20).map(Mail)).await;
+    rig.enqueue(many(0..20, Mail)).await;
     until_true("all mails are done", async || {
         seen.all().iter().filter(|kind| **kind == "mail").count() == 20
     })

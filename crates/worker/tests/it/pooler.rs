@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use tokio::time::sleep;
 use worker::{Outcome, Registry, Running};
 
-use crate::rig::{Mail, Rig, Seen, clusters, migrated};
+use crate::rig::{Mail, Rig, Seen, clusters, many, migrated};
 
 #[tokio::test]
 async fn behind_a_pooler_jobs_are_found_by_looking_and_kept_by_signs_of_life() {
@@ -36,7 +36,7 @@ async fn behind_a_pooler_jobs_are_found_by_looking_and_kept_by_signs_of_life() {
     rig.work_on(pooled, registry, |config| {
         config.lease = Duration::from_secs(1)
     });
-    rig.enqueue((0..3).map(Mail)).await;
+    rig.enqueue(many(0..3, Mail)).await;
     rig.until("jobs", 0).await;
 
     let mut ran = seen.all();

@@ -1,5 +1,6 @@
 //! A database of the test's own, kinds of jobs to fill it with, and runners that empty it.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -225,6 +226,11 @@ pub async fn migrated(services: &Services) -> Database {
     };
     let template = services.template("worker", migrate).await.unwrap();
     services.database_from(&template).await.unwrap()
+}
+
+/// A job for each number.
+pub fn many<J: Job>(numbers: Range<u32>, job: fn(u32) -> J) -> impl Iterator<Item = NewJob> {
+    numbers.map(move |number| NewJob::of(&job(number)))
 }
 
 /// What handlers have seen, in the order in which they did.
