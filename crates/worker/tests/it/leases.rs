@@ -83,6 +83,8 @@ async fn whoever_is_taken_for_dead_is_dropped_and_one_that_still_commits_is_refu
     rig.enqueue([&Mail(1)]).await;
     // Gives no sign of life, as if it were frozen.
     let late = rig.work(effects("late", &seen, &closed), |config| {
+        // So that it is not its own heir.
+        config.concurrency = 1;
         config.lease = LEASE;
         config.heartbeat_interval = Duration::from_secs(3600);
     });

@@ -159,23 +159,26 @@ impl Rig {
 
     /// How many rows there are, as of `jobs where fence is null`.
     pub async fn count(&self, rows: &str) -> i64 {
-        let query = AssertSqlSafe(format!("select count(*) from {rows}"));
-        let count = sqlx::query_scalar(query);
-        count.fetch_one(&mut self.admin().await).await.unwrap()
+        count(&mut self.admin().await, rows).await
     }
 
     /// Waits until there are so many.
     pub async fn until(&self, rows: &str, wanted: i64) -> Duration {
-        let begun = Instant::now();
-        let mut found = self.count(rows).await;
+        let (begun, mut admin) = (Instant::now(), self.admin().await);
+        let mut found = count(&mut admin, rows).await;
         while found != wanted {
             let waited = begun.elapsed();
             assert!(waited < PATIENCE, "{rows}: {found}, not {wanted}");
             sleep(Duration::from_millis(10)).await;
-            found = self.count(rows).await;
+            found = count(&mut admin, rows).await;
         }
         begun.elapsed()
     }
+}
+
+async fn count(admin: &mut PgConnection, rows: &str) -> i64 {
+    let query = AssertSqlSafe(format!("select count(*) from {rows}"));
+    sqlx::query_scalar(query).fetch_one(admin).await.unwrap()
 }
 
 impl Worker {

@@ -18,17 +18,11 @@ async fn an_order_is_confirmed_once_in_the_trace_of_its_request() {
     let tracing = [
         ("HOLDFAST__TELEMETRY__OTLP_ENDPOINT", collector.url.as_str()),
         ("HOLDFAST__TELEMETRY__SAMPLE_RATIO", "1.0"),
+        ("HOLDFAST__JOBS__LEASE", "15s"),
     ];
     let settings = [&PATIENT[..], &tracing].concat();
     let service = Service::start(&database, &settings).await;
-    let worker = Service::work(
-        &database,
-        &[("HOLDFAST__JOBS__LEASE", "10s")]
-            .into_iter()
-            .chain(settings)
-            .collect::<Vec<_>>(),
-    )
-    .await;
+    let worker = Service::work(&database, &settings).await;
     service.ready().await;
     let session = sign_in(service.public, STAFF).await;
     let page = get(service.public, "/v1/products").await.json();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Enqueuer, SHORT_LEASE, admin, count, new_orders, until};
+use super::{Enqueuer, SHORT_LEASE, admin, count, new_orders, until, until_more};
 use crate::service::{Service, database};
 
 const KILLS: usize = 20;
@@ -24,7 +24,7 @@ async fn enqueue_until(enqueuer: &Enqueuer, stop: &CancellationToken) -> HashSet
             committed.extend(orders);
         }
         turn += 1;
-        stop.run_until_cancelled(sleep(Duration::from_millis(30)))
+        stop.run_until_cancelled(sleep(Duration::from_millis(60)))
             .await;
     }
     committed
@@ -47,11 +47,7 @@ async fn whenever_workers_are_killed_every_committed_job_takes_effect_exactly_on
         for _ in 0..KILLS {
             let done = count(&database, "order_notices").await;
             let mut worker = Service::work(&database, &SHORT_LEASE).await;
-            let begun = Instant::now();
-            while count(&database, "order_notices").await == done && begun.elapsed().as_secs() < 10
-            {
-                sleep(Duration::from_millis(2)).await;
-            }
+            until_more(&database, "order_notices", done).await;
             sleep(Duration::from_millis(fastrand::u64(..300))).await;
             worker.signal(Signal::SIGKILL);
             worker.exited().await;

@@ -79,20 +79,33 @@ async fn admin(database: &Database) -> PgConnection {
 
 /// How many rows there are, as of `jobs where fence is null`.
 async fn count(database: &Database, rows: &str) -> i64 {
+    count_by(&mut admin(database).await, rows).await
+}
+
+async fn count_by(admin: &mut PgConnection, rows: &str) -> i64 {
     let query = AssertSqlSafe(format!("select count(*) from {rows}"));
-    let count = sqlx::query_scalar(query);
-    count.fetch_one(&mut admin(database).await).await.unwrap()
+    sqlx::query_scalar(query).fetch_one(admin).await.unwrap()
 }
 
 /// Waits until there are so many.
 async fn until(database: &Database, rows: &str, wanted: i64) {
-    let deadline = Instant::now() + 2 * PATIENCE;
+    until_it(database, rows, |found| found == wanted).await;
+}
+
+/// Waits until there are more.
+async fn until_more(database: &Database, rows: &str, than: i64) {
+    until_it(database, rows, |found| found > than).await;
+}
+
+async fn until_it(database: &Database, rows: &str, is_wanted: impl Fn(i64) -> bool) {
+    let deadline = Instant::now() + 3 * PATIENCE;
+    let mut admin = admin(database).await;
     loop {
-        let found = count(database, rows).await;
-        if found == wanted {
+        let found = count_by(&mut admin, rows).await;
+        if is_wanted(found) {
             return;
         }
-        assert!(Instant::now() < deadline, "{rows}: {found}, not {wanted}");
+        assert!(Instant::now() < deadline, "{rows}: {found}");
         sleep(Duration::from_millis(10)).await;
     }
 }
