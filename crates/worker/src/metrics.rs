@@ -17,6 +17,9 @@ const DURATIONS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0,
 ];
 
+/// Of claims, in seconds.
+const CLAIMS: [f64; 9] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfKind {
     kind: &'static str,
@@ -55,7 +58,7 @@ impl Metrics {
             running: Family::default(),
             run: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             wait: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
-            claim: Histogram::new(DURATIONS),
+            claim: Histogram::new(CLAIMS),
             ended: Family::default(),
             waiting: Family::default(),
             oldest_age: Family::default(),
