@@ -77,3 +77,31 @@ pub(crate) fn connections(settings: &Settings) -> Vec<Fault> {
     ]
     .concat()
 }
+
+/// A lease outlasts everything that is done to keep it, or to end a job in time.
+pub(crate) fn jobs(settings: &Settings) -> Vec<Fault> {
+    let (jobs, postgres) = (&settings.jobs, &settings.postgres);
+    let lease = ("jobs.lease", jobs.lease);
+    let two_heartbeats = 2 * jobs.heartbeat_interval;
+    let heartbeat = match two_heartbeats < jobs.lease {
+        true => Vec::new(),
+        false => {
+            let problem =
+                format!("must be longer than two heartbeats, together {two_heartbeats:?}");
+            vec![Fault::new("jobs.lease", problem).and("jobs.heartbeat_interval")]
+        }
+    };
+    [
+        heartbeat,
+        ladder(&[
+            ("postgres.statement_timeout", postgres.statement_timeout),
+            lease,
+        ]),
+        ladder(&[("jobs.poll_interval", jobs.poll_interval), lease]),
+        ladder(&[
+            ("jobs.retry_pause_min", jobs.retry_pause_min),
+            ("jobs.retry_pause_max", jobs.retry_pause_max),
+        ]),
+    ]
+    .concat()
+}

@@ -10,6 +10,7 @@ pub mod state;
 pub mod features;
 pub mod flags;
 pub mod http;
+pub mod jobs;
 mod ranges;
 
 #[cfg(test)]

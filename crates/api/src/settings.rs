@@ -55,6 +55,9 @@ pub struct Settings {
     /// How long idempotency keys are worked on and remembered.
     #[garde(dive)]
     pub idempotency: data::idempotency::Config,
+    /// How many jobs run at once, for how long they are one's own, and what becomes of those that fail.
+    #[garde(dive)]
+    pub jobs: worker::Config,
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
@@ -108,6 +111,7 @@ impl settings::Settings for Settings {
             self.shards(),
             self.direct_url(),
             self.limits_in_order(),
+            ladders::jobs(self),
             self.flag_ladders(),
         ]
         .concat();
@@ -354,7 +358,10 @@ impl Settings {
     /// The orchestrator kills the process after `grace`, so all that the process does on its way out must fit in.
     fn shutdown_ladder(&self) -> Vec<Fault> {
         let flushes = self.events.flush_timeout + self.telemetry.flush_timeout;
-        let needed = self.shutdown.phases().sum::<Duration>() + flushes;
+        let requests = self.shutdown.lame_duck + self.shutdown.drain_timeout;
+        // Both begin to end at the signal.
+        let longest = requests.max(self.jobs.stop_timeout);
+        let needed = self.shutdown.pre_stop + longest + flushes;
         if needed < self.shutdown.grace {
             return Vec::new();
         }
@@ -366,6 +373,7 @@ impl Settings {
             "shutdown.pre_stop",
             "shutdown.lame_duck",
             "shutdown.drain_timeout",
+            "jobs.stop_timeout",
             "events.flush_timeout",
             "telemetry.flush_timeout",
         ];

@@ -24,7 +24,7 @@ struct Wall {
 const WALLS: &[Wall] = &[
     Wall {
         name: "api",
-        workspace: &["data", "resilience", "settings", "telemetry"],
+        workspace: &["data", "resilience", "settings", "telemetry", "worker"],
         fenced: &["axum", "sqlx"],
         reason: "the service sees every leaf; `devstack` serves its tests and never ships",
     },
@@ -58,6 +58,13 @@ const WALLS: &[Wall] = &[
         workspace: &[],
         fenced: &["opentelemetry-otlp", "opentelemetry_sdk"],
         reason: "a leaf: names no feature, no setting of another crate, and no server",
+    },
+    Wall {
+        name: "worker",
+        workspace: &["data", "resilience"],
+        fenced: &["sqlx"],
+        reason: "a job is a row of the caller's transaction, which is one of `data`, and matters as much as `resilience` can say; \
+                 knows no job in particular, and no HTTP",
     },
 ];
 

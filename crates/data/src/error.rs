@@ -43,8 +43,11 @@ pub enum Error {
     #[error("the value cannot be written as JSON or read from it")]
     Encoding(#[source] Arc<serde_json::Error>),
     /// Somebody else has taken over meanwhile, and nothing was changed.
-    #[error("the lease on the idempotency key was lost")]
+    #[error("the lease was lost")]
     LeaseLost,
+    /// What is kept at home was asked of a transaction on another cluster: a bug.
+    #[error("the transaction is on another cluster than home")]
+    NotAtHome,
 }
 
 impl Error {
@@ -52,9 +55,11 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Deadline { .. } | Self::LeaseLost => true,
-            Self::Constraint { .. } | Self::Statement(_) | Self::Command(_) | Self::Encoding(_) => {
-                false
-            }
+            Self::Constraint { .. }
+            | Self::Statement(_)
+            | Self::Command(_)
+            | Self::Encoding(_)
+            | Self::NotAtHome => false,
         }
     }
 
@@ -72,7 +77,8 @@ impl Error {
             | Self::Statement(_)
             | Self::Command(_)
             | Self::Encoding(_)
-            | Self::LeaseLost => None,
+            | Self::LeaseLost
+            | Self::NotAtHome => None,
         }
     }
 

@@ -4,13 +4,14 @@
 //! so that a machine whose speed drifts slows all of them; what is reported are medians, and medians of the ratios
 //! within a round. The naive contenders are controls that anyone can rerun.
 //!
-//! `cargo bench -p api --bench stack -- replicas` runs only that part, and `-- overload` (`make load`) what happens when more
+//! `cargo bench -p api --bench stack -- replicas` runs only that part, `-- jobs` only that, and `-- overload` (`make load`) what happens when more
 //! is asked than can be done.
 
 mod awake;
 mod bare;
 mod contender;
 mod generator;
+mod jobs;
 mod load;
 mod machine;
 mod memory;
@@ -37,10 +38,12 @@ fn main() -> anyhow::Result<()> {
     match arguments.first().map(String::as_str) {
         Some("bare") => runtime.block_on(bare::serve(&arguments[1..])),
         Some("replicas") => runtime.block_on(scale()),
+        Some("jobs") => runtime.block_on(work()),
         Some("overload") => runtime.block_on(overload::run()),
         _ => runtime.block_on(async {
             compare().await?;
-            scale().await
+            scale().await?;
+            work().await
         }),
     }
 }
@@ -50,6 +53,13 @@ async fn scale() -> anyhow::Result<()> {
     let rounds = setting("BENCH_ROUNDS", 5)?;
     let scaling = replicas::measure(rounds, Duration::from_secs(seconds)).await?;
     report::put("Replicas", &replicas::section(&scaling, seconds)?)
+}
+
+async fn work() -> anyhow::Result<()> {
+    let seconds = setting("BENCH_SECONDS", 5)?;
+    let rounds = setting("BENCH_ROUNDS", 5)?;
+    let rows = jobs::measure(rounds, Duration::from_secs(seconds)).await?;
+    report::put("Jobs", &jobs::section(&rows, rounds, seconds)?)
 }
 
 async fn compare() -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ pub mod recommendations;
 pub mod sessions;
 
 use utoipa_axum::router::OpenApiRouter;
+use worker::Registry;
 
 use crate::state::AppState;
 
@@ -18,4 +19,11 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .nest("/products", products::routes())
         .merge(recommendations::routes())
         .merge(sessions::routes())
+}
+
+/// Everything that is done in the background, in the processes that run jobs.
+pub fn jobs() -> Registry {
+    let mut registry = Registry::default();
+    orders::register(&mut registry);
+    registry
 }

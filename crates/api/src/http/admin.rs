@@ -1,4 +1,4 @@
-//! The admin listener: probes, metrics, status, flags and the log level, on a port of its own and a runtime of its own, so
+//! The admin listener: probes, metrics, status, flags, jobs and the log level, on a port of its own and a runtime of its own, so
 //! that an overloaded service still says how it is.
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     flags::{self, Flags},
+    jobs::{self, Operations},
     state::AppState,
 };
 
@@ -35,6 +36,7 @@ pub struct AdminState {
     pub app: AppState,
     pub metrics: Arc<telemetry::metrics::Metrics>,
     pub log_level: telemetry::LogLevel,
+    pub jobs: Operations,
 }
 
 impl FromRef<AdminState> for Arc<health::Health> {
@@ -88,6 +90,7 @@ fn router(state: AdminState) -> Router {
         .route("/status", get(status))
         .route("/log-level", get(log_level).put(set_log_level))
         .merge(flags::routes::routes())
+        .merge(jobs::routes::routes())
         .with_state(state)
         .merge(health::routes().with_state(app))
         .fallback(async || ApiError::NotFound)

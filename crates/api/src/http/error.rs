@@ -322,7 +322,8 @@ impl From<data::Error> for ApiError {
             data::Error::Constraint { .. }
             | data::Error::Statement(_)
             | data::Error::Command(_)
-            | data::Error::Encoding(_) => Self::Internal(error.into()),
+            | data::Error::Encoding(_)
+            | data::Error::NotAtHome => Self::Internal(error.into()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod check_config;
 mod healthcheck;
+mod jobs;
 mod migrate;
 mod process;
 pub mod seed;
@@ -47,6 +48,8 @@ enum Role {
     Migrate,
     /// Show which cluster holds which customers, and move them
     Shard(shard::Args),
+    /// Show the jobs that wait and those that are dead, cancel, replay and drop them
+    Jobs(jobs::Args),
     /// Check the settings and print them with the origin of each
     CheckConfig,
     /// Ask a running service on this host whether it is alive; exit 0 if so
@@ -91,6 +94,7 @@ async fn run(role: Role, loaded: &Loaded<Settings>, signals: Signals) -> anyhow:
         Role::Work => work::run(loaded, signals).await,
         Role::Migrate => migrate::run(&loaded.settings, signals).await,
         Role::Shard(args) => shard::run(&args, &loaded.settings, signals).await,
+        Role::Jobs(args) => jobs::run(&args, &loaded.settings, signals).await,
         Role::CheckConfig => Ok(check_config::run(loaded)),
         Role::Healthcheck(args) => healthcheck::run(&args, &loaded.settings).await,
         Role::Seed(args) => seed::run(&args, loaded).await,

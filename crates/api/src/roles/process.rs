@@ -6,9 +6,11 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use axum::extract::FromRef;
 use data::idempotency;
+use prometheus_client::registry::Registry;
 use settings::Loaded;
 use telemetry::metrics::Metrics;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use worker::Runner;
 
 use super::{CUT, shutdown::Signals};
 use crate::{
@@ -17,9 +19,20 @@ use crate::{
         admin::{self, AdminState},
         observe::ObserveLayer,
     },
+    jobs::{self, Operations},
     settings::Settings,
     state::AppState,
 };
+
+/// Whether a process runs jobs.
+#[derive(Clone, Copy, Debug)]
+pub enum Jobs {
+    /// Others do.
+    Leave,
+    Run,
+    /// And measures how many there are.
+    RunAndCount,
+}
 
 /// A running process, whatever its role.
 pub struct Process {
@@ -27,6 +40,9 @@ pub struct Process {
     pub observe: ObserveLayer,
     /// Every task of the process that is not a request.
     pub background: TaskTracker,
+    /// What runs jobs. Stops before the rest.
+    jobs: TaskTracker,
+    stop_jobs: CancellationToken,
     stop: CancellationToken,
     telemetry: telemetry::Telemetry,
     signals: Option<Signals>,
@@ -34,7 +50,7 @@ pub struct Process {
 
 impl Process {
     /// Builds everything and starts the background checks. Nothing here waits for a dependency.
-    pub fn start(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<Self> {
+    pub fn start(loaded: &Loaded<Settings>, signals: Signals, jobs: Jobs) -> anyhow::Result<Self> {
         let settings = &loaded.settings;
         let telemetry = telemetry::init(&settings.telemetry, env!("CARGO_PKG_VERSION"))?;
         let mut metrics = Metrics::new(vec![("requests", tokio::runtime::Handle::current())]);
@@ -49,6 +65,8 @@ impl Process {
             ),
             state,
             background: TaskTracker::new(),
+            jobs: TaskTracker::new(),
+            stop_jobs: CancellationToken::new(),
             stop: CancellationToken::new(),
             telemetry,
             signals: Some(signals),
@@ -59,6 +77,7 @@ impl Process {
         process.finish_orders(&settings.orders);
         process.remove_expired_keys(&settings.idempotency);
         process.state.events.start();
+        process.run_jobs(jobs, &settings.jobs, metrics.registry_mut());
         process.serve_admin(metrics)?;
         Ok(process)
     }
@@ -113,16 +132,28 @@ impl Process {
             .spawn(idempotency::sweep(clusters, config.clone(), stop));
     }
 
+    fn run_jobs(&self, jobs: Jobs, config: &worker::Config, metrics: &mut Registry) {
+        let registry = jobs::registry(self.telemetry.sampling());
+        let runner = || Runner::new(config, registry, self.state.clusters.clone(), metrics);
+        let runner = match jobs {
+            Jobs::Leave => return,
+            Jobs::Run => runner(),
+            Jobs::RunAndCount => runner().counting(),
+        };
+        self.jobs.spawn(runner.run(self.stop_jobs.clone()));
+    }
+
     fn serve_admin(&self, metrics: Metrics) -> anyhow::Result<()> {
         let listen = self.state.health.config().listen;
         let state = AdminState {
             app: self.state.clone(),
             metrics: Arc::new(metrics),
             log_level: self.telemetry.log_level(),
+            jobs: Operations::new(self.state.clusters.clone(), self.state.http.write_deadline),
         };
         let address = admin::spawn(state)
             .with_context(|| format!("cannot listen on admin.listen = {listen}"))?;
-        tracing::info!(%address, "admin listener: /health /ready /metrics /status /flags /log-level");
+        tracing::info!(%address, "admin listener: /health /ready /metrics /status /flags /jobs /log-level");
         Ok(())
     }
 
@@ -131,6 +162,7 @@ impl Process {
         let mut signals = self.signals.take().expect("a process is told to end once");
         let signal = signals.next().await;
         self.state.health.draining();
+        self.stop_jobs.cancel();
         self.background.spawn(async move {
             let signal = signals.next().await;
             tracing::warn!(signal, "a second signal: exiting at once");
@@ -139,9 +171,11 @@ impl Process {
         signal
     }
 
-    /// Writes what requests have left to be written, closes what they have used, then flushes telemetry, last. `cut` is how many
+    /// Waits for the jobs that run, writes what requests have left to be written, closes what they have used, then flushes telemetry, last. `cut` is how many
     /// connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
+        self.jobs.close();
+        self.jobs.wait().await;
         self.state.events.end().await;
         self.stop.cancel();
         self.state.cache.end().await;

@@ -6,7 +6,10 @@ use anyhow::Context;
 use settings::Loaded;
 use tokio::time::sleep;
 
-use super::{process::Process, shutdown::Signals};
+use super::{
+    process::{Jobs, Process},
+    shutdown::Signals,
+};
 use crate::{
     http::{
         drain::{Drain, Phase},
@@ -18,7 +21,11 @@ use crate::{
 /// Serves, and on the first signal drains in this order: readiness says so, requests are still answered while the
 /// balancers notice, nothing new is accepted, what is in flight finishes, and only then everything below is closed.
 pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<ExitCode> {
-    let mut process = Process::start(loaded, signals)?;
+    let jobs = match loaded.settings.jobs.run_in_serve {
+        true => Jobs::Run,
+        false => Jobs::Leave,
+    };
+    let mut process = Process::start(loaded, signals, jobs)?;
     let config = Arc::clone(&process.state.http);
     let drain = Drain::default();
     let app = crate::app(process.state.clone(), process.observe.clone());

@@ -36,13 +36,6 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// The waits that come one after the other between the order to end and the end of the last request.
-    pub fn phases(&self) -> impl Iterator<Item = Duration> {
-        [self.pre_stop, self.lame_duck, self.drain_timeout].into_iter()
-    }
-}
-
 /// SIGTERM and SIGINT. Made before anything slow, so that a signal during start-up is not lost.
 #[derive(Debug)]
 pub struct Signals {

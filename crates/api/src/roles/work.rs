@@ -4,13 +4,16 @@ use std::process::ExitCode;
 
 use settings::Loaded;
 
-use super::{process::Process, shutdown::Signals};
+use super::{
+    process::{Jobs, Process},
+    shutdown::Signals,
+};
 use crate::settings::Settings;
 
-/// Runs the same process as `serve` without the public listener: what runs in the background of that one. No feature has a job
-/// for this role alone yet.
+/// Runs the same process as `serve` without the public listener, and counts the jobs that wait: by that it is scaled. On the first signal it claims no
+/// more, and what runs is finished or given back.
 pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<ExitCode> {
-    let mut process = Process::start(loaded, signals)?;
+    let mut process = Process::start(loaded, signals, Jobs::RunAndCount)?;
     process.state.health.started();
     let signal = process.told_to_end().await;
     tracing::info!(signal, "ending");

@@ -13,6 +13,7 @@ mod flags;
 mod hostile;
 mod http2;
 mod idempotency;
+mod jobs;
 mod ladders;
 mod limits;
 mod matrix;

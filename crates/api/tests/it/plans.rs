@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const PRODUCTS: u32 = 100_000;
 
-/// Customers, orders, lines, events and keys, many enough that reading all of them is never the cheapest plan.
-const CUSTOMERS_AND_ORDERS: [&str; 6] = [
+/// Customers, orders, lines, events, keys and jobs, many enough that reading all of them is never the cheapest plan.
+const CUSTOMERS_AND_ORDERS: [&str; 9] = [
     "insert into users (id, email, password_hash)
      select md5('u' || n)::uuid, 'customer-' || n || '@example.com', '' from generate_series(1, 20000) as n",
     "insert into orders (customer_id, id, total_cents)
@@ -25,17 +25,25 @@ const CUSTOMERS_AND_ORDERS: [&str; 6] = [
          (key_hash, operation, caller, fingerprint, fence, locked_until, status, headers, body, expires_at)
      select sha256(n::text::bytea), 'POST /v1/orders', customer_id, sha256(''), n, now(), 201, '[]', '', now() + interval '1 day'
      from (select row_number() over () as n, customer_id from orders) as orders",
+    "insert into jobs (kind, version, payload, run_at)
+     select 'kind-' || n % 6, 1, '{}', now() - n * interval '1 s' from generate_series(1, 60000) as n",
+    "insert into jobs_dead (id, kind, version, payload, attempts, context, created_at, reason, died_at)
+     select id, kind, version, payload, 15, context, run_at, 'failed', run_at from jobs",
+    "insert into order_notices (order_id, kind) select id, 'confirmed' from orders",
     "analyze",
 ];
 
 /// The tables that grow with the shop.
-const GROWING: [&str; 6] = [
+const GROWING: [&str; 9] = [
     "products",
     "users",
     "orders",
     "order_lines",
     "events",
     "idempotency_keys",
+    "jobs",
+    "jobs_dead",
+    "order_notices",
 ];
 
 /// A statement as `make sql` wrote it down.

@@ -99,16 +99,27 @@ impl Service {
 
     /// Runs a command that serves, and waits until it listens.
     pub async fn spawn(command: &mut Command) -> Self {
+        let mut service = Self::spawn_without_public(command).await;
+        service.public = service.logs.address_in("serving").await;
+        service
+    }
+
+    /// `holdfast work`, which has no public listener.
+    pub async fn work(database: &Database, settings: &[(&str, &str)]) -> Self {
+        let services = devstack::shared().await;
+        Self::spawn_without_public(&mut command(&["work"], services, database, settings)).await
+    }
+
+    async fn spawn_without_public(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let logs = Logs::default();
         logs.follow(child.stdout.take().unwrap());
         logs.follow(child.stderr.take().unwrap());
         let admin = logs.address_in("admin listener").await;
-        let public = logs.address_in("serving").await;
         Self {
             child,
             logs,
-            public,
+            public: SocketAddr::from(([0, 0, 0, 0], 0)),
             admin,
         }
     }

@@ -1,16 +1,11 @@
 //! How a process learns what is set, and sets it: on a connection of its own, because a pool that is full must not keep an
 //! operator's order from arriving.
 
-use std::future::pending;
-use std::sync::Arc;
-
-use sqlx::Acquire as _;
-use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{NewOverride, Override, current, delete, insert};
 use crate::Error;
-use crate::postgres::{Clusters, Rows};
+use crate::postgres::{Clusters, Listener};
 
 /// What the table's trigger says a change on.
 const CHANNEL: &str = "flags";
@@ -18,9 +13,7 @@ const CHANNEL: &str = "flags";
 /// Reads and writes the overrides, and hears of changes where that is possible.
 pub struct Follower {
     clusters: Clusters,
-    connection: Option<PgListener>,
-    /// When it was opened. It does not grow old, for it may lead to a primary that is none any more.
-    opened: Instant,
+    listener: Listener,
     /// Whether they were read before: until then a replica's word is better than none.
     has_read: bool,
 }
@@ -29,9 +22,8 @@ impl Follower {
     /// Opens nothing yet.
     pub fn new(clusters: Clusters) -> Self {
         Self {
+            listener: Listener::new(clusters.clone(), CHANNEL, "holdfast-flags"),
             clusters,
-            connection: None,
-            opened: Instant::now(),
             has_read: false,
         }
     }
@@ -41,7 +33,7 @@ impl Follower {
     /// # Errors
     /// When there is no answer in time.
     pub async fn read(&mut self) -> Result<Vec<Override>, Error> {
-        let result = match self.ask(current()).await {
+        let result = match self.listener.ask(current()).await {
             Err(_) if !self.has_read => self.read_anywhere().await,
             result => result,
         };
@@ -54,7 +46,7 @@ impl Follower {
     /// # Errors
     /// When there is no answer in time; it may have been set nevertheless, and may be set again.
     pub async fn set(&mut self, new: &NewOverride<'_>) -> Result<(), Error> {
-        self.ask(insert(new)).await.map(drop)
+        self.listener.ask(insert(new)).await.map(drop)
     }
 
     /// Leaves a flag to the code again, if it was set.
@@ -62,73 +54,16 @@ impl Follower {
     /// # Errors
     /// As for [`Self::set`].
     pub async fn unset(&mut self, name: &str) -> Result<(), Error> {
-        self.ask(delete(name)).await.map(drop)
+        self.listener.ask(delete(name)).await.map(drop)
     }
 
-    /// Waits for word of a change. It never comes while there is no connection, and through a pooler, which would leave the
-    /// subscription on a session that others use.
+    /// Waits for word of a change, as [`Listener::heard`].
     pub async fn changed(&mut self) {
-        match &mut self.connection {
-            Some(listener) if !self.clusters.home_config().pooled => {
-                if listener.recv().await.is_err() {
-                    self.connection = None;
-                }
-            }
-            _ => pending().await,
-        }
-    }
-
-    /// A connection that does not answer in time is dropped, and the next question opens another.
-    async fn ask<Q: Rows>(&mut self, query: Q) -> Result<Vec<Q::Row>, Error> {
-        let config = self.clusters.home_config();
-        let limit = config.connect_timeout + config.check_timeout;
-        let is_fit = self.opened.elapsed() < config.lifetime_max;
-        let mut connection = self.connection.take().filter(|_| is_fit);
-        if connection.is_none() {
-            self.opened = Instant::now();
-        }
-        let exchange = async {
-            let listener = match &mut connection {
-                Some(listener) => listener,
-                none => none.insert(open(&self.clusters).await?),
-            };
-            query.all(listener.acquire().await?).await
-        };
-        match timeout(limit, exchange).await {
-            Ok(Ok(rows)) => {
-                self.connection = connection;
-                Ok(rows)
-            }
-            Ok(Err(error)) => Err(unavailable(Some(error))),
-            Err(_) => Err(unavailable(None)),
-        }
+        self.listener.heard().await;
     }
 
     async fn read_anywhere(&self) -> Result<Vec<Override>, Error> {
         let limit = Instant::now() + self.clusters.home_config().statement_timeout;
         self.clusters.db(limit).read().fetch_all(current).await
-    }
-}
-
-/// sqlx hears notifications on a connection of a pool only, so this pool is of one.
-async fn open(clusters: &Clusters) -> Result<PgListener, sqlx::Error> {
-    let config = clusters.home_config();
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(config.connect_timeout)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_lazy_with(clusters.home_options().application_name("holdfast-flags"));
-    let mut listener = PgListener::connect_with(&pool).await?;
-    if !config.pooled {
-        listener.listen(CHANNEL).await?;
-    }
-    Ok(listener)
-}
-
-fn unavailable(error: Option<sqlx::Error>) -> Error {
-    Error::Unavailable {
-        dependency: "postgres-primary",
-        source: error.map(|error| Arc::new(error) as _),
     }
 }

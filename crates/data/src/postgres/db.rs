@@ -152,6 +152,10 @@ impl<P: Place> Db<P> {
         Writer { db: self.clone() }
     }
 
+    pub(super) fn home(&self) -> &Cluster {
+        self.clusters.home()
+    }
+
     /// Where its rows are at this moment.
     pub(super) fn destination(&self) -> Result<Destination<'_>, Error> {
         self.clusters.destination(self.place.bucket())

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::cluster::Cluster;
 use super::clusters::Destination;
+use super::consistency::Positions;
 use super::db::{Db, Writer};
 use super::failure::{Cause, Failure};
 use super::lease::Lease;
@@ -208,6 +209,22 @@ impl Tx<Home> {
 }
 
 impl<P: Place> Tx<P> {
+    /// Refuses what is kept at home where the transaction is on another cluster. One of [`Home`] never is.
+    ///
+    /// # Errors
+    /// `NotAtHome`.
+    pub fn check_at_home(&self) -> Result<(), Error> {
+        match std::sync::Arc::ptr_eq(&self.db.home().0, &self.cluster.0) {
+            true => Ok(()),
+            false => Err(Error::NotAtHome),
+        }
+    }
+
+    /// What whoever goes on with the work later has to see, besides what this transaction commits.
+    pub fn seen(&self) -> Positions {
+        self.db.consistency.seen()
+    }
+
     /// The one row of the answer; no row is an error.
     pub async fn fetch_one<Q: Rows>(&mut self, query: Q) -> Result<Q::Row, Error> {
         self.run(One(query)).await

@@ -83,6 +83,17 @@ impl Incoming {
         Self::child_of(None, sampling)
     }
 
+    /// Continues a trace that this service has written down with [`Self::traceparent`], or starts one. What was decided of it then
+    /// still holds.
+    #[must_use]
+    pub fn resume(traceparent: Option<&str>, sampling: Sampling) -> Self {
+        let sampling = Sampling {
+            trust_caller: true,
+            ..sampling
+        };
+        Self::child_of(traceparent.and_then(parent::read), sampling)
+    }
+
     fn child_of(parent: Option<SpanContext>, sampling: Sampling) -> Self {
         let random = RandomIdGenerator::default();
         let span_id = random.new_span_id();
@@ -140,23 +151,28 @@ impl Incoming {
         CHOSEN.set(None);
     }
 
-    /// Writes `traceparent` and `tracestate` for an outgoing call. The span entered now is the callee's
-    /// parent; outside of this trace's spans, or unsampled, the request's own span is.
-    pub fn inject(&self, headers: &mut HeaderMap) {
+    /// The `traceparent` of what follows from this. The span entered now is its parent; outside of this trace's spans, or
+    /// unsampled, the request's own span is.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
         let current = Context::map_current(|cx| {
             let span = cx.span();
             let current = span.span_context();
             (current.trace_id() == self.trace_id).then(|| current.span_id())
         });
         let parent_id = current.unwrap_or(self.span_id);
-        let text = format!(
+        format!(
             "00-{}-{parent_id}-{:02x}",
             self.trace_id,
             u8::from(self.flag)
-        );
+        )
+    }
+
+    /// Writes `traceparent` and `tracestate` for an outgoing call.
+    pub fn inject(&self, headers: &mut HeaderMap) {
         headers.insert(
             parent::TRACEPARENT,
-            HeaderValue::try_from(text).expect("hex digits and dashes"),
+            HeaderValue::try_from(self.traceparent()).expect("hex digits and dashes"),
         );
 
         let state = self

@@ -8,13 +8,15 @@
 use axum::extract::FromRef;
 use data::{
     idempotency::{Answer, Claim},
-    postgres::{Db, Reach},
+    postgres::{Db, Place, Reach, Tx},
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use worker::NewJob;
 
 use super::{
+    jobs::SendConfirmation,
     model::{NewOrder, Order, OrderError, OrderLine, Status, pieces},
     payments::{PaymentError, Payments},
     placing::Placed,
@@ -23,6 +25,7 @@ use super::{
 use crate::{
     features::products::{self, ProductCache},
     http::{ApiError, ApiResult, Caller, idempotency},
+    jobs,
     state::AppState,
 };
 
@@ -130,12 +133,14 @@ async fn close(at: Attempt<'_>, order: &Order, answer: &Answer) -> Result<(), da
             Reach::Here(mut tx) => {
                 store::set_status(&mut tx, order.id, order.status).await?;
                 at.claim.finish(&mut tx, answer).await?;
+                confirm(&mut tx, at, order).await?;
                 tx.commit(()).await
             }
             // First comes the proof that the claim is still ours. Cut off between the two commits, the order is found as it is by
             // whoever resumes it.
             Reach::Elsewhere(mut tx) => {
                 at.claim.finish(&mut tx, answer).await?;
+                confirm(&mut tx, at, order).await?;
                 let shard = at.db.shard(at.customer_id()).write();
                 shard
                     .transaction(|mut tx| async move {
@@ -148,6 +153,23 @@ async fn close(at: Attempt<'_>, order: &Order, answer: &Answer) -> Result<(), da
         }
     })
     .await
+}
+
+/// Has the customer told of an order that stands, with the rest of the transaction at home, or not.
+pub(super) async fn confirm<P: Place>(
+    tx: &mut Tx<P>,
+    at: Attempt<'_>,
+    order: &Order,
+) -> Result<(), data::Error> {
+    if order.status == Status::Cancelled {
+        return Ok(());
+    }
+    let job = NewJob::of(&SendConfirmation {
+        order_id: order.id,
+        customer_id: at.customer_id(),
+    });
+    worker::enqueue(tx, job.origin(jobs::origin(at.caller))).await?;
+    Ok(())
 }
 
 /// The answer to an order that stands.

@@ -5,6 +5,7 @@ mod checkout;
 mod completing;
 mod config;
 mod holds;
+mod jobs;
 mod model;
 mod payments;
 mod placing;
@@ -45,6 +46,7 @@ pub use checkout::Checkout;
 pub use completing::Completer;
 pub use config::Config;
 pub use holds::sweep;
+pub use jobs::{SendConfirmation, register};
 pub use payments::{Payment, PaymentError, Payments};
 
 /// The tables that are spread over the clusters by customer, what is referred to first.

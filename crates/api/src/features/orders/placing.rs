@@ -14,7 +14,7 @@ use data::{
 use uuid::Uuid;
 
 use super::{
-    checkout::{Attempt, Checkout, Point, created},
+    checkout::{Attempt, Checkout, Point, confirm, created},
     model::{NewLine, NewOrder, Order, OrderError, OrderLine, Shortage, Stamp},
     store,
 };
@@ -93,6 +93,7 @@ impl Checkout {
         }
         let answer = created(&order)?;
         at.claim.finish(tx, &answer).await?;
+        confirm(tx, at, &order).await?;
         Ok(Placed::Answered(answer))
     }
 

@@ -1,4 +1,4 @@
-//! Every statement on `orders`, `order_lines` and `stock_holds`. What is about a customer's rows asks the handle whose they
+//! Every statement on `orders`, `order_lines`, `stock_holds` and `order_notices`. What is about a customer's rows asks the handle whose they
 //! are, so it names the customer it was sent to: somebody else's order does not exist.
 
 use std::collections::HashMap;
@@ -48,6 +48,16 @@ pub async fn set_status(tx: &mut Tx<Shard>, id: Uuid, status: Status) -> Result<
         customer_id,
         id,
         status as Status,
+    ))
+    .await
+    .map(drop)
+}
+
+/// Notes that the customer was told that an order stands.
+pub async fn insert_notice(tx: &mut Tx, order_id: Uuid) -> Result<(), data::Error> {
+    tx.execute(sqlx::query!(
+        "insert into order_notices (order_id, kind) values ($1, 'confirmed')",
+        order_id,
     ))
     .await
     .map(drop)

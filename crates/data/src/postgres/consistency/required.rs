@@ -54,11 +54,17 @@ impl Consistency {
     pub fn to_hand_on(&self) -> Option<Positions> {
         let memory = self.0.as_ref()?;
         let has_news = memory.has_news.load(Ordering::Acquire);
-        has_news.then(|| {
-            let mut positions = *memory.positions();
-            positions.add_map(memory.map_version.load(Ordering::Relaxed));
-            positions
-        })
+        has_news.then(|| self.seen())
+    }
+
+    /// All that was brought along, written and read on primaries so far.
+    pub fn seen(&self) -> Positions {
+        let Some(memory) = &self.0 else {
+            return Positions::default();
+        };
+        let mut positions = *memory.positions();
+        positions.add_map(memory.map_version.load(Ordering::Relaxed));
+        positions
     }
 
     /// Whether any read has to see anything in particular.
