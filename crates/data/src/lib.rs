@@ -5,6 +5,7 @@ pub mod attempts;
 mod breakers;
 pub mod cache;
 mod error;
+pub mod feed;
 pub mod flags;
 pub mod idempotency;
 mod jitter;

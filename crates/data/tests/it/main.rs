@@ -7,6 +7,7 @@
 
 mod attempts;
 mod cache;
+mod feed;
 mod flags;
 mod idempotency;
 mod postgres;
