@@ -4,12 +4,13 @@
 //! so that a machine whose speed drifts slows all of them; what is reported are medians, and medians of the ratios
 //! within a round. The naive contenders are controls that anyone can rerun.
 //!
-//! `cargo bench -p api --bench stack -- replicas` runs only that part, and `-- overload` (`make load`) what happens when more
-//! is asked than can be done.
+//! `cargo bench -p api --bench stack -- replicas` runs only that part, `-- live` measures the live feed, and `-- overload`
+//! (`make load`) what happens when more is asked than can be done.
 
 mod bare;
 mod contender;
 mod generator;
+mod live;
 mod load;
 mod machine;
 mod memory;
@@ -37,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Some("bare") => runtime.block_on(bare::serve(&arguments[1..])),
         Some("replicas") => runtime.block_on(scale()),
         Some("overload") => runtime.block_on(overload::run()),
+        Some("live") => runtime.block_on(live::run()),
         _ => runtime.block_on(async {
             compare().await?;
             scale().await

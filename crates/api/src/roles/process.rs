@@ -113,6 +113,12 @@ impl Process {
             .spawn(idempotency::sweep(clusters, config.clone(), stop));
     }
 
+    /// Where there are clients to hear of it.
+    pub fn follow_feed(&self) {
+        let live = self.state.live.clone();
+        self.background.spawn(live.run(self.stop.clone()));
+    }
+
     fn serve_admin(&self, metrics: Metrics) -> anyhow::Result<()> {
         let listen = self.state.health.config().listen;
         let state = AdminState {

@@ -15,6 +15,7 @@ mod http2;
 mod idempotency;
 mod ladders;
 mod limits;
+mod live;
 mod matrix;
 mod openapi;
 mod overload;
