@@ -1,5 +1,7 @@
 //! Which wait ends before which, beyond those of a request's way. `tests/it/ladders.rs` finds the setting that is in none.
 
+use std::time::Duration;
+
 use settings::{Fault, ladder};
 
 use crate::settings::Settings;
@@ -104,4 +106,37 @@ pub(crate) fn jobs(settings: &Settings) -> Vec<Fault> {
         ]),
     ]
     .concat()
+}
+
+/// Sockets that stay open, and how they are closed.
+pub(crate) fn live(settings: &Settings) -> Vec<Fault> {
+    let (live, http) = (&settings.live, &settings.http);
+    let mut faults = [
+        ladder(&[
+            ("live.pong_timeout", live.pong_timeout),
+            ("live.ping_interval", live.ping_interval),
+        ]),
+        ladder(&[
+            ("live.resume_timeout", live.resume_timeout),
+            ("http.read_deadline", http.read_deadline),
+        ]),
+    ]
+    .concat();
+    let closing = live.drain_window + live.close_timeout;
+    if closing >= settings.shutdown.drain_timeout {
+        faults.push(longer_drain(closing));
+    }
+    if live.sockets_max >= http.connections_max {
+        let problem = "must leave some of http.connections_max for requests";
+        let fault = Fault::new("live.sockets_max", problem);
+        faults.push(fault.and("http.connections_max"));
+    }
+    faults
+}
+
+/// A socket that is left when the drain ends is cut without a word.
+fn longer_drain(closing: Duration) -> Fault {
+    let problem = format!("must be longer than closing all sockets takes, together {closing:?}");
+    let fault = Fault::new("shutdown.drain_timeout", problem);
+    fault.and("live.drain_window").and("live.close_timeout")
 }

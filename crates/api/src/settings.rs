@@ -67,6 +67,12 @@ pub struct Settings {
     /// What clients say of what they do.
     #[garde(dive)]
     pub events: features::events::Config,
+    /// How much is kept of what has happened.
+    #[garde(dive)]
+    pub feed: data::feed::Config,
+    /// Who hears of it.
+    #[garde(dive)]
+    pub live: features::live::Config,
     /// What goes well with a product, and who is asked.
     #[garde(dive)]
     pub recommendations: features::recommendations::Config,
@@ -112,6 +118,7 @@ impl settings::Settings for Settings {
             self.direct_url(),
             self.limits_in_order(),
             ladders::jobs(self),
+            ladders::live(self),
             self.flag_ladders(),
         ]
         .concat();

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 use data::{
     cache::Cache,
+    feed::{Feed, Hub},
     idempotency,
     postgres::{Clusters, Tokens},
     redis::Redis,
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use crate::{
     features::{
         events::Events,
+        live::{self, Live},
         orders::Payments,
         products::ProductCache,
         recommendations::Recommender,
@@ -29,6 +31,7 @@ use crate::{
         breakers::Breakers,
         consistency::Tokenizer,
         degraded::Degradations,
+        drain::Drain,
         health::{Check, Health, PAYMENTS},
         limits::Limits,
         outbound::{self, Service},
@@ -47,6 +50,8 @@ pub struct AppState {
     pub http: Arc<http::Config>,
     /// The stage of the process and what its probes answer from.
     pub health: Arc<Health>,
+    /// How far the public listener's shutdown has come.
+    pub drain: Drain,
     /// What the service does without at the moment.
     pub degradations: Degradations,
     /// Who is worked for, and who is refused.
@@ -81,6 +86,10 @@ pub struct AppState {
     pub payments: Option<Payments>,
     /// What clients say of what they do, until it is written.
     pub events: Events,
+    /// Where it is said what has happened.
+    pub feed: Feed,
+    /// Who hears of it.
+    pub live: Live,
 }
 
 impl AppState {
@@ -101,6 +110,9 @@ impl AppState {
         let flag_service = Service::new("ofrep", &settings.flags.ofrep, &outbound)?;
         let flags = Flags::new(&settings.flags, flag_service, registry);
         let cookie_secure = settings.sessions.cookie_secure;
+        let feed = Feed::new(&settings.feed, redis.clone());
+        let hub = Hub::new(&feed, &live::TOPICS, registry);
+        let drain = Drain::default();
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
         registry.register_collector(Box::new(Collected(admission.clone())));
         Ok(Self {
@@ -116,7 +128,6 @@ impl AppState {
             ),
             idempotency: Arc::new(settings.idempotency.clone()),
             limits: Limits::new(&settings.limits, redis.clone(), registry),
-            sessions,
             session_cookie: SessionCookie::new(cookie_secure),
             passwords: Passwords::new(&settings.sessions.passwords),
             throttle: Throttle::new(&settings.sessions.throttle, redis.clone(), registry),
@@ -130,6 +141,16 @@ impl AppState {
             )?,
             payments: Payments::new(&settings.orders.payments, &outbound)?,
             events: Events::new(&settings.events, clusters.clone(), registry),
+            live: Live::new(
+                &settings.live,
+                hub,
+                sessions.clone(),
+                drain.clone(),
+                registry,
+            ),
+            feed,
+            drain,
+            sessions,
             clusters,
             cache,
             redis,

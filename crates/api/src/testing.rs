@@ -123,6 +123,7 @@ impl TestApp {
         let (clusters, redis) = (state.clusters.clone(), state.redis.clone());
         tokio::spawn(async move { clusters.watch(CancellationToken::new()).await });
         tokio::spawn(redis.watch(CancellationToken::new()));
+        tokio::spawn(state.live.clone().run(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
         let app = crate::app(state, observe);
         Self {

@@ -4,14 +4,15 @@
 //! so that a machine whose speed drifts slows all of them; what is reported are medians, and medians of the ratios
 //! within a round. The naive contenders are controls that anyone can rerun.
 //!
-//! `cargo bench -p api --bench stack -- replicas` runs only that part, `-- jobs` only that, and `-- overload` (`make load`) what happens when more
-//! is asked than can be done.
+//! `cargo bench -p api --bench stack -- replicas` runs only that part, `-- jobs` only that, `-- live` measures the live feed, and
+//! `-- overload` (`make load`) what happens when more is asked than can be done.
 
 mod awake;
 mod bare;
 mod contender;
 mod generator;
 mod jobs;
+mod live;
 mod load;
 mod machine;
 mod memory;
@@ -40,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Some("replicas") => runtime.block_on(scale()),
         Some("jobs") => runtime.block_on(work()),
         Some("overload") => runtime.block_on(overload::run()),
+        Some("live") => runtime.block_on(live::run()),
         _ => runtime.block_on(async {
             compare().await?;
             scale().await?;

@@ -88,7 +88,7 @@ async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(TcpStream, bool
     Ok((stream, good))
 }
 
-fn resident_mib(pid: u32) -> anyhow::Result<f64> {
+pub fn resident_mib(pid: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()

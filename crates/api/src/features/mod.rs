@@ -1,6 +1,7 @@
 //! The shop's features: the one list of them. A new one is a folder and two lines here.
 
 pub mod events;
+pub mod live;
 pub mod orders;
 pub mod products;
 pub mod recommendations;
@@ -15,6 +16,7 @@ use crate::state::AppState;
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .nest("/events", events::routes())
+        .nest("/live", live::routes())
         .nest("/orders", orders::routes())
         .nest("/products", products::routes())
         .merge(recommendations::routes())

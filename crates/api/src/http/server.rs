@@ -14,7 +14,7 @@ use std::{
 
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -26,13 +26,13 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tower::Service;
 
 use super::{
     Config,
     client_address::Peer,
-    drain::{Drain, Phase},
+    drain::{Drain, Pending, Phase},
     listener::{self, LAST_HANDSHAKES},
     stream::{Activity, InFlight, TimedStream},
 };
@@ -91,8 +91,8 @@ impl<A: Served> Server<A> {
         self.listener.local_addr()
     }
 
-    /// Serves until the drain reaches [`Phase::Closing`] and then until the last connection has ended, which may take
-    /// as long as the slowest of them.
+    /// Serves until the drain reaches [`Phase::Closing`] and then until the last connection has ended, whatever it was upgraded
+    /// to, which may take as long as the slowest of them.
     pub async fn run(self) {
         self.accept_until_closing().await;
         drop(self.listener);
@@ -147,12 +147,23 @@ impl<A: Served> Server<A> {
             activity: Arc::default(),
         };
         let config = Arc::clone(&self.config);
-        let unfinished = self.drain.begin();
-        self.tasks.spawn(async move {
-            connection.serve(stream, &config).await;
-            drop((unfinished, slot));
-        });
+        let place = Place {
+            _slot: slot,
+            _unfinished: self.drain.begin(),
+            _task: self.tasks.token(),
+        };
+        self.tasks
+            .spawn(async move { connection.serve(stream, place, &config).await });
     }
+}
+
+/// A connection's place among all. It goes with the stream and not with the task that serves requests on it, for an upgrade hands
+/// the stream on.
+#[derive(Debug)]
+pub(super) struct Place {
+    _slot: OwnedSemaphorePermit,
+    _unfinished: Pending,
+    _task: TaskTrackerToken,
 }
 
 /// A connection and its place among all.
@@ -179,13 +190,14 @@ struct Connection<A> {
 }
 
 impl<A: Served> Connection<A> {
-    async fn serve(self, stream: TcpStream, config: &Config) {
+    async fn serve(self, stream: TcpStream, place: Place, config: &Config) {
         // Without it small responses wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let io = TokioIo::new(TimedStream::new(stream, Arc::clone(&self.activity), config));
+        let stream = TimedStream::new(stream, place, Arc::clone(&self.activity), config);
         let builder = builder(config);
+        let service = service_fn(|request| self.answer(request));
         let mut serving =
-            pin!(builder.serve_connection(io, service_fn(|request| self.answer(request))));
+            pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
 
         tokio::select! {
             // An error here is a client that went away or was too slow: its own affair.
@@ -218,9 +230,12 @@ impl<A: Served> Connection<A> {
         request.extensions_mut().insert(self.peer);
         let answer = self.app.clone().call(request);
         let drain = self.drain.clone();
+        let activity = Arc::clone(&self.activity);
         async move {
             let mut response = answer.await?;
-            if version < Version::HTTP_2 && drain.phase() >= Phase::LameDuck {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                activity.hand_over();
+            } else if version < Version::HTTP_2 && drain.phase() >= Phase::LameDuck {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));

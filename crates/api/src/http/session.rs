@@ -137,7 +137,7 @@ where
 
 /// Whether a browser says that our own page, or the user by hand, made this request; otherwise its origin must be ours or one
 /// of the allowed. Browsers add both headers by themselves, and a page cannot change them.
-fn is_our_own(headers: &HeaderMap, config: &Config) -> bool {
+pub(crate) fn is_our_own(headers: &HeaderMap, config: &Config) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let site = text("sec-fetch-site");
     if matches!(site, Some("same-origin" | "none")) {

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::Config;
+use super::{Config, server::Place};
 
 /// What the requests of one connection are doing, told by the service and read by the stream.
 #[derive(Debug, Default)]
@@ -29,6 +29,7 @@ pub struct Activity {
     in_flight: AtomicUsize,
     begun: AtomicU64,
     http2: AtomicBool,
+    handed_over: AtomicBool,
 }
 
 impl Activity {
@@ -40,6 +41,11 @@ impl Activity {
             self.http2.store(true, Ordering::Relaxed);
         }
         InFlight(Arc::clone(self))
+    }
+
+    /// The connection is no more one of requests, and whoever has it sees for itself whether its peer is there.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
     }
 
     pub fn in_flight(&self) -> usize {
@@ -79,6 +85,7 @@ struct Patience {
 #[derive(Debug)]
 pub struct TimedStream {
     stream: TcpStream,
+    _place: Place,
     activity: Arc<Activity>,
     patience: Patience,
     /// Requests begun when the current silence was first seen.
@@ -94,7 +101,12 @@ pub struct TimedStream {
 }
 
 impl TimedStream {
-    pub fn new(stream: TcpStream, activity: Arc<Activity>, config: &Config) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        place: Place,
+        activity: Arc<Activity>,
+        config: &Config,
+    ) -> Self {
         let now = Instant::now();
         let patience = Patience {
             first_byte: config.first_byte_timeout,
@@ -104,6 +116,7 @@ impl TimedStream {
         };
         Self {
             stream,
+            _place: place,
             activity,
             patience,
             begun: 0,
@@ -190,6 +203,9 @@ impl AsyncRead for TimedStream {
         if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buf) {
             this.heard();
             return Poll::Ready(read);
+        }
+        if this.activity.handed_over.load(Ordering::Relaxed) {
+            return Poll::Pending;
         }
         let limit = this.read_limit();
         ready!(poll_until(&mut this.read_timer, cx, limit));

@@ -143,6 +143,12 @@ impl Process {
         self.jobs.spawn(runner.run(self.stop_jobs.clone()));
     }
 
+    /// Where there are clients to hear of it.
+    pub fn follow_feed(&self) {
+        let live = self.state.live.clone();
+        self.background.spawn(live.run(self.stop.clone()));
+    }
+
     fn serve_admin(&self, metrics: Metrics) -> anyhow::Result<()> {
         let listen = self.state.health.config().listen;
         let state = AdminState {

@@ -11,10 +11,7 @@ use super::{
     shutdown::Signals,
 };
 use crate::{
-    http::{
-        drain::{Drain, Phase},
-        server::Server,
-    },
+    http::{drain::Phase, server::Server},
     settings::Settings,
 };
 
@@ -27,7 +24,8 @@ pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<
     };
     let mut process = Process::start(loaded, signals, jobs)?;
     let config = Arc::clone(&process.state.http);
-    let drain = Drain::default();
+    let drain = process.state.drain.clone();
+    process.follow_feed();
     let app = crate::app(process.state.clone(), process.observe.clone());
     let server = Server::bind(Arc::clone(&config), app, drain.clone())
         .with_context(|| format!("cannot listen on http.listen = {}", config.listen))?;

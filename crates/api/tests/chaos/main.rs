@@ -4,6 +4,7 @@
 mod black_hole;
 mod failures;
 mod history;
+mod live;
 mod scene;
 
 #[expect(dead_code, reason = "shared with `it`, which uses all of it")]
@@ -11,6 +12,9 @@ mod scene;
 mod collector;
 #[path = "../it/matrix/mod.rs"]
 mod matrix;
+#[expect(dead_code, reason = "shared with `it`, which uses all of it")]
+#[path = "../it/live/rig/mod.rs"]
+mod rig;
 #[expect(dead_code, reason = "shared with `it`, which uses all of it")]
 #[path = "../it/service.rs"]
 mod service;

@@ -16,6 +16,7 @@ mod idempotency;
 mod jobs;
 mod ladders;
 mod limits;
+mod live;
 mod matrix;
 mod openapi;
 mod overload;

@@ -77,6 +77,9 @@ async fn a_request_that_does_not_end_is_cut_and_reported_by_the_exit_code() {
         ("HOLDFAST__HTTP__FIRST_BYTE_TIMEOUT", "600ms"),
         ("HOLDFAST__HTTP__HEAD_TIMEOUT", "600ms"),
         ("HOLDFAST__SESSIONS__PASSWORDS__WAIT", "500ms"),
+        ("HOLDFAST__LIVE__DRAIN_WINDOW", "100ms"),
+        ("HOLDFAST__LIVE__CLOSE_TIMEOUT", "100ms"),
+        ("HOLDFAST__LIVE__RESUME_TIMEOUT", "100ms"),
     ];
     let service = Service::start(&database, &settings).await;
     // A client that reads nothing of a response larger than the socket buffers keeps its request unfinished.

@@ -8,13 +8,14 @@ use crate::{
 };
 
 /// Short enough to test, far enough apart to tell which one ended a connection.
-const TIMEOUTS: [(&str, &str); 7] = [
+const TIMEOUTS: [(&str, &str); 8] = [
     ("HOLDFAST__HTTP__FIRST_BYTE_TIMEOUT", "300ms"),
     ("HOLDFAST__HTTP__HEAD_TIMEOUT", "600ms"),
     ("HOLDFAST__HTTP__IDLE_TIMEOUT", "1500ms"),
     ("HOLDFAST__HTTP__BALANCER_IDLE", "1s"),
     ("HOLDFAST__HTTP__BODY_STALL_TIMEOUT", "400ms"),
     ("HOLDFAST__HTTP__CONNECTIONS_MAX", "50"),
+    ("HOLDFAST__LIVE__SOCKETS_MAX", "40"),
     ("HOLDFAST__HTTP__WRITE_STALL_TIMEOUT", "500ms"),
 ];
 

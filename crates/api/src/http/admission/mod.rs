@@ -254,7 +254,8 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Working<F> {
 }
 
 fn outcome(status: StatusCode, late: Instant) -> Outcome {
-    if status.is_success() || status.is_redirection() {
+    let is_upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
+    if status.is_success() || status.is_redirection() || is_upgraded {
         Outcome::Done
     } else if status == StatusCode::GATEWAY_TIMEOUT && Instant::now() >= late {
         Outcome::TimedOut

@@ -95,6 +95,7 @@ async fn every_route_makes_the_round_trips_on_the_list() {
     orders(&mut table, &products, &staff).await;
     recommendations(&mut table, &products).await;
     events(&mut table).await;
+    live(&mut table).await;
     sessions(&mut table).await;
 
     let documented = operations(&metered.document().await);
@@ -214,6 +215,15 @@ async fn events(table: &mut Table<'_>) {
     table
         .row(operation, "", async |_| {
             call(address, operation, &[], Some(&events)).await
+        })
+        .await;
+}
+
+async fn live(table: &mut Table<'_>) {
+    // Over a WebSocket it is the same.
+    table
+        .get("GET /v1/live", "a stream of events", |_| {
+            "/v1/live".to_owned()
         })
         .await;
 }
