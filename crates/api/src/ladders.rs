@@ -140,3 +140,25 @@ fn longer_drain(closing: Duration) -> Fault {
     let fault = Fault::new("shutdown.drain_timeout", problem);
     fault.and("live.drain_window").and("live.close_timeout")
 }
+
+/// Delivering must end before the server ends a transaction that waits for it.
+pub(crate) fn outbox(settings: &Settings) -> Vec<Fault> {
+    let (outbox, postgres, redis) = (&settings.outbox, &settings.postgres, &settings.redis);
+    let deliver_timeout = ("outbox.deliver_timeout", outbox.deliver_timeout);
+    [
+        ladder(&[
+            ("redis.command_timeout", redis.command_timeout),
+            deliver_timeout,
+            (
+                "postgres.idle_in_transaction_timeout",
+                postgres.idle_in_transaction_timeout,
+            ),
+        ]),
+        // What is on its way when the process is told to end is delivered.
+        ladder(&[
+            deliver_timeout,
+            ("jobs.stop_timeout", settings.jobs.stop_timeout),
+        ]),
+    ]
+    .concat()
+}

@@ -58,6 +58,9 @@ pub struct Settings {
     /// How many jobs run at once, for how long they are one's own, and what becomes of those that fail.
     #[garde(dive)]
     pub jobs: worker::Config,
+    /// How what happens is told to others.
+    #[garde(dive)]
+    pub outbox: data::outbox::Config,
     /// Sessions, their cookie and password hashing.
     #[garde(dive)]
     pub sessions: features::sessions::Config,
@@ -118,6 +121,7 @@ impl settings::Settings for Settings {
             self.direct_url(),
             self.limits_in_order(),
             ladders::jobs(self),
+            ladders::outbox(self),
             ladders::live(self),
             self.flag_ladders(),
         ]

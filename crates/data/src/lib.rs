@@ -10,6 +10,7 @@ pub mod flags;
 pub mod idempotency;
 mod jitter;
 pub mod migrate;
+pub mod outbox;
 pub mod postgres;
 mod ranges;
 pub mod rates;

@@ -24,8 +24,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// Everything that is done in the background, in the processes that run jobs.
-pub fn jobs() -> Registry {
+pub fn jobs(state: &AppState) -> Registry {
     let mut registry = Registry::default();
+    events::register(&mut registry);
     orders::register(&mut registry);
+    products::register(&mut registry, &state.products);
     registry
 }

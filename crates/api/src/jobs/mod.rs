@@ -8,13 +8,13 @@ use telemetry::trace::{Incoming, Sampling};
 use tracing::Span;
 use worker::{Begun, Origin, Registry};
 
-use crate::{features, http::Caller};
+use crate::{features, http::Caller, state::AppState};
 
 pub use operations::Operations;
 
 /// Every kind of job, with spans that continue the traces of their enqueuers.
-pub fn registry(sampling: Sampling) -> Registry {
-    let mut registry = features::jobs();
+pub fn registry(state: &AppState, sampling: Sampling) -> Registry {
+    let mut registry = features::jobs(state);
     registry.spans(move |begun| span(begun, sampling));
     registry
 }

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use axum::extract::FromRef;
-use data::idempotency;
+use data::{idempotency, outbox::Relay};
 use prometheus_client::registry::Registry;
 use settings::Loaded;
 use telemetry::metrics::Metrics;
@@ -43,6 +43,7 @@ pub struct Process {
     /// What runs jobs. Stops before the rest.
     jobs: TaskTracker,
     stop_jobs: CancellationToken,
+    stop_relay: CancellationToken,
     stop: CancellationToken,
     telemetry: telemetry::Telemetry,
     signals: Option<Signals>,
@@ -67,6 +68,7 @@ impl Process {
             background: TaskTracker::new(),
             jobs: TaskTracker::new(),
             stop_jobs: CancellationToken::new(),
+            stop_relay: CancellationToken::new(),
             stop: CancellationToken::new(),
             telemetry,
             signals: Some(signals),
@@ -77,7 +79,7 @@ impl Process {
         process.finish_orders(&settings.orders);
         process.remove_expired_keys(&settings.idempotency);
         process.state.events.start();
-        process.run_jobs(jobs, &settings.jobs, metrics.registry_mut());
+        process.run_jobs(jobs, settings, metrics.registry_mut());
         process.serve_admin(metrics)?;
         Ok(process)
     }
@@ -132,15 +134,19 @@ impl Process {
             .spawn(idempotency::sweep(clusters, config.clone(), stop));
     }
 
-    fn run_jobs(&self, jobs: Jobs, config: &worker::Config, metrics: &mut Registry) {
-        let registry = jobs::registry(self.telemetry.sampling());
-        let runner = || Runner::new(config, registry, self.state.clusters.clone(), metrics);
+    /// And tells others of what happens.
+    fn run_jobs(&self, jobs: Jobs, settings: &Settings, metrics: &mut Registry) {
+        let registry = jobs::registry(&self.state, self.telemetry.sampling());
+        let clusters = self.state.clusters.clone();
+        let runner = || Runner::new(&settings.jobs, registry, clusters.clone(), metrics);
         let runner = match jobs {
             Jobs::Leave => return,
             Jobs::Run => runner(),
             Jobs::RunAndCount => runner().counting(),
         };
         self.jobs.spawn(runner.run(self.stop_jobs.clone()));
+        let relay = Relay::new(clusters, self.state.feed.clone(), &settings.outbox, metrics);
+        self.jobs.spawn(relay.run(self.stop_relay.clone()));
     }
 
     /// Where there are clients to hear of it.
@@ -180,6 +186,7 @@ impl Process {
     /// Waits for the jobs that run, writes what requests have left to be written, closes what they have used, then flushes telemetry, last. `cut` is how many
     /// connections were not finished.
     pub async fn end(self, cut: usize) -> ExitCode {
+        self.stop_relay.cancel();
         self.jobs.close();
         self.jobs.wait().await;
         self.state.events.end().await;

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 const PRODUCTS: u32 = 100_000;
 
 /// Customers, orders, lines, events, keys and jobs, many enough that reading all of them is never the cheapest plan.
-const CUSTOMERS_AND_ORDERS: [&str; 9] = [
+const CUSTOMERS_AND_ORDERS: [&str; 11] = [
     "insert into users (id, email, password_hash)
      select md5('u' || n)::uuid, 'customer-' || n || '@example.com', '' from generate_series(1, 20000) as n",
     "insert into orders (customer_id, id, total_cents)
@@ -29,12 +29,16 @@ const CUSTOMERS_AND_ORDERS: [&str; 9] = [
      select 'kind-' || n % 6, 1, '{}', now() - n * interval '1 s' from generate_series(1, 60000) as n",
     "insert into jobs_dead (id, kind, version, payload, attempts, context, created_at, reason, died_at)
      select id, kind, version, payload, 15, context, run_at, 'failed', run_at from jobs",
-    "insert into order_notices (order_id, kind) select id, 'confirmed' from orders",
+    "insert into order_notices (order_id, kind, created_at)
+     select id, 'confirmed', now() - row_number() over () * interval '1 min' from orders",
+    "insert into outbox (topic, key, body) select 'orders', customer_id, '{}' from orders",
+    "insert into event_counts (hour, name, count)
+     select now() - n * interval '1 hour', '', 1 from generate_series(1, 60000) as n",
     "analyze",
 ];
 
 /// The tables that grow with the shop.
-const GROWING: [&str; 9] = [
+const GROWING: [&str; 11] = [
     "products",
     "users",
     "orders",
@@ -44,6 +48,8 @@ const GROWING: [&str; 9] = [
     "jobs",
     "jobs_dead",
     "order_notices",
+    "outbox",
+    "event_counts",
 ];
 
 /// A statement as `make sql` wrote it down.

@@ -9,8 +9,8 @@ pub struct Config {
     /// Messages of a topic that Redis keeps, about: as far back as a client can resume.
     #[garde(range(min = 100, max = 10_000_000))]
     pub stream_max: usize,
-    /// Bytes of an event's body. A larger one is not published.
-    #[garde(range(min = 256, max = 1_048_576))]
+    /// Bytes of an event's body. A larger one is not published. No less than the outbox takes.
+    #[garde(range(min = 8_192, max = 1_048_576))]
     pub event_bytes_max: usize,
     /// Bytes of a topic's latest messages that each process keeps, so that resuming asks nobody.
     #[garde(range(min = 4096, max = 1_073_741_824))]

@@ -10,6 +10,7 @@ mod cache;
 mod feed;
 mod flags;
 mod idempotency;
+mod outbox;
 mod postgres;
 mod rates;
 mod redis;

@@ -4,6 +4,7 @@
 
 mod buffer;
 mod config;
+mod jobs;
 mod metrics;
 mod model;
 mod store;
@@ -20,6 +21,7 @@ use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
+pub use jobs::register;
 pub use writer::Events;
 
 use self::model::{NewEvents, Received};

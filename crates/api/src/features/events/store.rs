@@ -1,6 +1,6 @@
-//! Every statement on `events`.
+//! Every statement on `events` and `event_counts`.
 
-use data::postgres::Writer;
+use data::postgres::{Tx, Writer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -41,4 +41,22 @@ pub async fn delete_before(db: &Writer, id: Uuid, rows_max: i64) -> Result<u64, 
         )
     })
     .await
+}
+
+/// Counts those with ids from `from` and below `to` by name, as the events of `hour`. However often it is done, it is done once.
+pub async fn count(
+    tx: &mut Tx,
+    hour: OffsetDateTime,
+    [from, to]: [Uuid; 2],
+) -> Result<(), data::Error> {
+    tx.execute(sqlx::query!(
+        "insert into event_counts (hour, name, count)
+         select $1, name, count(*) from events where id >= $2 and id < $3 group by name
+         on conflict (hour, name) do update set count = excluded.count",
+        hour,
+        from,
+        to,
+    ))
+    .await
+    .map(drop)
 }

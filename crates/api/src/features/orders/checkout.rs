@@ -8,6 +8,7 @@
 use axum::extract::FromRef;
 use data::{
     idempotency::{Answer, Claim},
+    outbox,
     postgres::{Db, Place, Reach, Tx},
 };
 use http::{HeaderValue, StatusCode, header};
@@ -20,7 +21,7 @@ use super::{
     model::{NewOrder, Order, OrderError, OrderLine, Status, pieces},
     payments::{PaymentError, Payments},
     placing::Placed,
-    store,
+    store, told,
 };
 use crate::{
     features::products::{self, ProductCache},
@@ -133,14 +134,14 @@ async fn close(at: Attempt<'_>, order: &Order, answer: &Answer) -> Result<(), da
             Reach::Here(mut tx) => {
                 store::set_status(&mut tx, order.id, order.status).await?;
                 at.claim.finish(&mut tx, answer).await?;
-                confirm(&mut tx, at, order).await?;
+                tell(&mut tx, at, order).await?;
                 tx.commit(()).await
             }
             // First comes the proof that the claim is still ours. Cut off between the two commits, the order is found as it is by
             // whoever resumes it.
             Reach::Elsewhere(mut tx) => {
                 at.claim.finish(&mut tx, answer).await?;
-                confirm(&mut tx, at, order).await?;
+                tell(&mut tx, at, order).await?;
                 let shard = at.db.shard(at.customer_id()).write();
                 shard
                     .transaction(|mut tx| async move {
@@ -153,6 +154,12 @@ async fn close(at: Attempt<'_>, order: &Order, answer: &Answer) -> Result<(), da
         }
     })
     .await
+}
+
+/// Says what has become of an order, with the rest of the transaction at home, or not.
+async fn tell<P: Place>(tx: &mut Tx<P>, at: Attempt<'_>, order: &Order) -> Result<(), data::Error> {
+    outbox::emit(tx, [told::order(at.customer_id(), order)]).await?;
+    confirm(tx, at, order).await
 }
 
 /// Has the customer told of an order that stands, with the rest of the transaction at home, or not.

@@ -10,6 +10,7 @@ mod model;
 mod payments;
 mod placing;
 mod store;
+mod told;
 
 #[cfg(test)]
 mod http_tests;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use data::{
     idempotency::Answer,
+    outbox::{self, NewEvent},
     postgres::{Place, Reach, Tx},
 };
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::{
     checkout::{Attempt, Checkout, Point, confirm, created},
     model::{NewLine, NewOrder, Order, OrderError, OrderLine, Shortage, Stamp},
-    store,
+    store, told,
 };
 use crate::{
     features::products::{self, Sold},
@@ -46,17 +47,19 @@ impl Checkout {
         let home = at.db.write();
         let (taken, lines) = home
             .transaction(|mut tx| async move {
-                let lines = receipt(new, &take(&mut tx, new).await?);
+                let sold = take(&mut tx, new).await?;
+                let (lines, stock) = (receipt(new, &sold), told::stock(&sold));
                 match tx.for_key(at.customer_id())? {
                     Reach::Here(mut tx) => {
                         let stamp = store::insert(&mut tx, id, &lines).await?;
                         let order = Order::new(id, stamp, lines.clone());
-                        let placed = self.placed(&mut tx, at, order).await?;
+                        let placed = self.placed(&mut tx, at, order, stock).await?;
                         Ok::<_, ApiError>(tx.commit((Taken::Kept(placed), lines)).await?)
                     }
                     Reach::Elsewhere(mut tx) => {
                         store::insert_hold(&mut tx, id, at.customer_id(), &lines).await?;
                         at.claim.reach(&mut tx, &held(id, &lines)).await?;
+                        outbox::emit(&mut tx, stock).await?;
                         Ok(tx.commit((Taken::Held, lines)).await?)
                     }
                 }
@@ -79,13 +82,17 @@ impl Checkout {
         }
     }
 
-    /// The order is kept: answers where that is all, or notes that it is to be paid. With the rest of the transaction, or not.
+    /// The order is kept: answers where that is all, or notes that it is to be paid. With the rest of the transaction, or not, as
+    /// is said of it and of what else there is to tell.
     async fn placed<P: Place>(
         &self,
         tx: &mut Tx<P>,
         at: Attempt<'_>,
         order: Order,
+        mut tell: Vec<NewEvent>,
     ) -> ApiResult<Placed> {
+        tell.push(told::order(at.customer_id(), &order));
+        outbox::emit(tx, tell).await?;
         if self.is_paid() {
             let point = Point::Placed { id: order.id };
             at.claim.reach(tx, &point).await?;
@@ -109,7 +116,8 @@ impl Checkout {
         let home = at.db.write();
         home.transaction(|mut tx| async move {
             store::release_hold(&mut tx, id).await?;
-            let placed = self.placed(&mut tx, at, order.clone()).await?;
+            let placed = self.placed(&mut tx, at, order.clone(), Vec::new());
+            let placed = placed.await?;
             Ok(tx.commit(placed).await?)
         })
         .await
@@ -217,6 +225,7 @@ fn receipt(new: &NewOrder, sold: &[Sold]) -> Vec<OrderLine> {
             id,
             name,
             price_cents,
+            stock: _,
         } = sold.get(&line.product_id)?;
         Some(OrderLine {
             product_id: *id,

@@ -1,10 +1,10 @@
-//! Every statement on `orders`, `order_lines`, `stock_holds` and `order_notices`. What is about a customer's rows asks the handle whose they
+//! Every statement on `orders`, `order_lines`, `stock_holds`, `order_notices` and `order_reports`. What is about a customer's rows asks the handle whose they
 //! are, so it names the customer it was sent to: somebody else's order does not exist.
 
 use std::collections::HashMap;
 
 use data::postgres::{Reader, Shard, Tx, Writer};
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 use super::model::{Order, OrderFilter, OrderLine, Stamp, Status, pieces, total_cents};
@@ -58,6 +58,34 @@ pub async fn insert_notice(tx: &mut Tx, order_id: Uuid) -> Result<(), data::Erro
     tx.execute(sqlx::query!(
         "insert into order_notices (order_id, kind) values ($1, 'confirmed')",
         order_id,
+    ))
+    .await
+    .map(drop)
+}
+
+/// How many customers were told in that time that an order stands.
+pub async fn count_notices(
+    db: &Reader,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+) -> Result<i64, data::Error> {
+    db.fetch_one(|| {
+        sqlx::query_scalar!(
+            r#"select count(*) as "count!" from order_notices where created_at >= $1 and created_at < $2"#,
+            from,
+            to,
+        )
+    })
+    .await
+}
+
+/// Keeps the report of a day, in the place of an earlier one.
+pub async fn put_report(tx: &mut Tx, day: Date, orders: i64) -> Result<(), data::Error> {
+    tx.execute(sqlx::query!(
+        "insert into order_reports (day, orders) values ($1, $2)
+         on conflict (day) do update set orders = excluded.orders, made_at = now()",
+        day,
+        orders,
     ))
     .await
     .map(drop)

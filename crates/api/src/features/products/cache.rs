@@ -34,6 +34,11 @@ impl ProductCache {
         product.map(around).transpose()
     }
 
+    /// Loads the product, if it is not in the cache.
+    pub async fn warm(&self, id: Uuid, deadline: Instant) -> Result<(), data::Error> {
+        self.0.get(&id, deadline).await.map(drop)
+    }
+
     /// Keeps what was just written.
     pub async fn put(&self, db: &Db, product: &Product) {
         let prepared = Prepared::from(product.clone());

@@ -1,8 +1,10 @@
 //! The catalogue: customers read it, staff keeps it.
 
 mod cache;
+mod jobs;
 mod model;
 mod store;
+mod told;
 
 #[cfg(test)]
 mod http_tests;
@@ -11,13 +13,19 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use data::idempotency::{Answer, Claim};
+use data::{
+    idempotency::{Answer, Claim},
+    outbox,
+    postgres::Writer,
+};
 use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 pub use cache::ProductCache;
-pub use store::{Offer, Sold, give_back, offers, stock_of, take_stock};
+pub use jobs::register;
+pub use store::{Offer, Sold, offers, stock_of, take_stock};
+pub use told::{give_back, stock};
 
 use self::model::{NewProduct, Product, ProductFields, ProductFilter};
 use crate::{
@@ -148,10 +156,7 @@ async fn update_product(
 ) -> ApiResult<Response> {
     let (Path(id), versions) = target;
     let writer = db.write();
-    let Some(product) = store::update(&writer, id, &versions, &new)
-        .await
-        .map_err(sku_taken)?
-    else {
+    let Some(product) = replace(&writer, id, &versions, &new).await? else {
         store::find(&writer.reader(), id)
             .await?
             .ok_or(ApiError::NotFound)?;
@@ -162,6 +167,22 @@ async fn update_product(
 
     cache.put(&db, &product).await;
     Ok(([(header::ETAG, product.etag().header())], Body(product)).into_response())
+}
+
+async fn replace(
+    home: &Writer,
+    id: Uuid,
+    versions: &Versions,
+    new: &NewProduct,
+) -> ApiResult<Option<Product>> {
+    home.transaction(|mut tx| async move {
+        let product = store::update(&mut tx, id, versions, new).await;
+        let product = product.map_err(sku_taken)?;
+        let left = product.iter().map(|product| stock(id, product.stock));
+        outbox::emit(&mut tx, left).await?;
+        Ok(tx.commit(product).await?)
+    })
+    .await
 }
 
 fn sku_taken(error: data::Error) -> ApiError {

@@ -1,6 +1,6 @@
 //! Every statement on `products`.
 
-use data::postgres::{Reader, Tx, Writer};
+use data::postgres::{Reader, Tx};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -88,6 +88,12 @@ pub async fn find(db: &Reader, id: Uuid) -> Result<Option<Product>, data::Error>
     .await
 }
 
+pub async fn newest(db: &Reader, limit: i64) -> Result<Vec<Uuid>, data::Error> {
+    // Ids rise with time.
+    db.fetch_all(|| sqlx::query_scalar!("select id from products order by id desc limit $1", limit))
+        .await
+}
+
 pub async fn insert(tx: &mut Tx, new: &NewProduct) -> Result<Product, data::Error> {
     tx.fetch_one(sqlx::query_as!(
         Product,
@@ -108,13 +114,12 @@ pub async fn insert(tx: &mut Tx, new: &NewProduct) -> Result<Product, data::Erro
 
 /// Replaces a product if its version is one of `versions`; `None` if it is not, or if there is no such product.
 pub async fn update(
-    db: &Writer,
+    tx: &mut Tx,
     id: Uuid,
     versions: &Versions,
     new: &NewProduct,
 ) -> Result<Option<Product>, data::Error> {
-    db.fetch_optional(|| {
-        sqlx::query_as!(
+    tx.fetch_optional(sqlx::query_as!(
             Product,
             r#"update products
                set sku = $3, name = $4, description = $5, category = $6, price_cents = $7, stock = $8,
@@ -130,8 +135,7 @@ pub async fn update(
             new.category,
             new.price_cents,
             new.stock,
-        )
-    })
+    ))
     .await
 }
 
@@ -140,6 +144,8 @@ pub struct Sold {
     pub id: Uuid,
     pub name: String,
     pub price_cents: i64,
+    /// What is left.
+    pub stock: i32,
 }
 
 /// Takes `quantities[i]` pieces of `ids[i]` where there are enough. An answer with fewer products than ids means that the
@@ -165,7 +171,7 @@ pub async fn take_stock(
          set stock = stock - wanted.quantity, version = version + 1, updated_at = now()
          from wanted
          where products.id = wanted.id and stock >= wanted.quantity
-         returning products.id, name, price_cents",
+         returning products.id, name, price_cents, stock",
         ids,
         quantities,
     ))
@@ -184,8 +190,13 @@ pub async fn stock_of(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, i32)>, dat
 }
 
 /// Puts back `quantities[i]` pieces of `ids[i]`, with the rows locked in the same order.
-pub async fn give_back(tx: &mut Tx, ids: &[Uuid], quantities: &[i32]) -> Result<(), data::Error> {
-    tx.execute(sqlx::query!(
+pub async fn give_back(
+    tx: &mut Tx,
+    ids: &[Uuid],
+    quantities: &[i32],
+) -> Result<Vec<(Uuid, i32)>, data::Error> {
+    let rows = tx
+        .fetch_all(sqlx::query!(
         "with returned as (
              select products.id, line.quantity
              from products
@@ -196,12 +207,13 @@ pub async fn give_back(tx: &mut Tx, ids: &[Uuid], quantities: &[i32]) -> Result<
          update products
          set stock = stock + returned.quantity, version = version + 1, updated_at = now()
          from returned
-         where products.id = returned.id",
-        ids,
-        quantities,
-    ))
-    .await?;
-    Ok(())
+         where products.id = returned.id
+         returning products.id, stock",
+            ids,
+            quantities,
+        ))
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.stock)).collect())
 }
 
 /// What the catalogue says of a product at this moment, for features that refer to products.
