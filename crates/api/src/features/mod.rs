@@ -8,7 +8,7 @@ pub mod sessions;
 
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::state::AppState;
+use crate::{http::grpc::Rpcs, state::AppState};
 
 /// Everything below `/v1`.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -18,4 +18,11 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .nest("/products", products::routes())
         .merge(recommendations::routes())
         .merge(sessions::routes())
+}
+
+/// Every RPC.
+pub fn rpcs(state: &AppState) -> Rpcs {
+    Rpcs::default()
+        .merge(orders::rpcs(state))
+        .merge(products::rpcs(state))
 }

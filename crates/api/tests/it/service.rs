@@ -78,6 +78,8 @@ pub struct Service {
     logs: Logs,
     /// Where the public listener is.
     pub public: SocketAddr,
+    /// Where the gRPC listener is.
+    pub rpcs: SocketAddr,
     /// Where the admin listener is.
     pub admin: SocketAddr,
 }
@@ -104,11 +106,13 @@ impl Service {
         logs.follow(child.stdout.take().unwrap());
         logs.follow(child.stderr.take().unwrap());
         let admin = logs.address_in("admin listener").await;
+        let rpcs = logs.address_in("gRPC listener").await;
         let public = logs.address_in("serving").await;
         Self {
             child,
             logs,
             public,
+            rpcs,
             admin,
         }
     }
