@@ -235,3 +235,85 @@ pub fn name(code: Code) -> &'static str {
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(2);
+
+    /// One of each meaning, and the ways to be invalid that mean something else in gRPC.
+    fn table() -> Vec<(ApiError, Code)> {
+        let invalid = |status| ApiError::invalid(status, "code", "detail");
+        vec![
+            (invalid(StatusCode::BAD_REQUEST), Code::InvalidArgument),
+            (invalid(StatusCode::UNPROCESSABLE_ENTITY), Code::InvalidArgument),
+            (invalid(StatusCode::PAYMENT_REQUIRED), Code::FailedPrecondition),
+            (invalid(StatusCode::PRECONDITION_FAILED), Code::FailedPrecondition),
+            (invalid(StatusCode::PAYLOAD_TOO_LARGE), Code::ResourceExhausted),
+            (invalid(StatusCode::NOT_IMPLEMENTED), Code::Unimplemented),
+            (ApiError::Unauthenticated, Code::Unauthenticated),
+            (ApiError::Forbidden("why"), Code::PermissionDenied),
+            (ApiError::NotFound, Code::NotFound),
+            (ApiError::conflict("code", "detail"), Code::FailedPrecondition),
+            (ApiError::in_use(), Code::Aborted),
+            (
+                ApiError::TooMany {
+                    policy: "policy",
+                    retry_after: SOON,
+                },
+                Code::ResourceExhausted,
+            ),
+            (
+                ApiError::Unavailable {
+                    retry_after: SOON,
+                    source: None,
+                },
+                Code::Unavailable,
+            ),
+            (ApiError::Timeout { source: None }, Code::DeadlineExceeded),
+            (ApiError::internal("a secret"), Code::Internal),
+        ]
+    }
+
+    #[test]
+    fn each_error_has_its_status_and_says_when_to_come_again_as_its_problem_does() {
+        for (error, code) in table() {
+            let (http, retry_after) = (error.status(), error.retry_after());
+            let mut response = error.into_response();
+            finish(&mut response, &RequestId::default());
+
+            let headers = response.headers();
+            let pushback = headers.get(RETRY_PUSHBACK);
+            let pushback = pushback.map(|wait| wait.to_str().unwrap().parse().unwrap());
+            println!("{http} is {}, come again {pushback:?} ms", name(code));
+            assert_eq!(of_head(headers), code);
+            assert_eq!(pushback.map(Duration::from_millis), retry_after);
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+    }
+
+    #[test]
+    fn an_error_comes_through_tonic_as_it_was_and_shows_nothing_of_its_source() {
+        let mut response = Status::from(ApiError::internal("a secret")).into_http::<Body>();
+
+        let error = finish(&mut response, &RequestId::default()).unwrap();
+
+        assert_eq!(error.source().unwrap().to_string(), "a secret");
+        let shown = format!("{:?}", response.headers());
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn the_way_back_to_http_says_whose_fault_it_was() {
+        for (error, code) in table() {
+            let (there, back) = (error.status(), in_http(code));
+            let is_ours = |status: StatusCode| status.is_server_error();
+            if there != StatusCode::NOT_IMPLEMENTED {
+                assert_eq!(is_ours(there), is_ours(back), "{there} {back}");
+            }
+        }
+    }
+}

@@ -96,6 +96,18 @@ impl Client {
         client
     }
 
+    /// The same over a channel that was made elsewhere.
+    pub fn over(address: SocketAddr, channel: Channel) -> Self {
+        let client = Self::new(&[]);
+        let process = Process {
+            address,
+            channel,
+            away_until: Mutex::default(),
+        };
+        client.processes.lock().unwrap().push(Arc::new(process));
+        client
+    }
+
     /// The same without a second attempt, for who has one made by a balancer.
     pub fn plain(addresses: &[SocketAddr]) -> Self {
         let mut client = Self::new(addresses);

@@ -55,7 +55,8 @@ impl Envoy {
         let listener = loop {
             // `grpc::127.0.0.1:40123`, once it listens.
             let listeners = ask(admin, "/listeners").await;
-            match listeners.trim().strip_prefix("grpc::") {
+            let mut lines = listeners.lines();
+            match lines.find_map(|line| line.strip_prefix("grpc::")) {
                 Some(address) => break address.parse().unwrap(),
                 None => assert!(Instant::now() < deadline, "no listener: {listeners:?}"),
             }
@@ -131,7 +132,7 @@ async fn address_in(file: &Path) -> SocketAddr {
     }
 }
 
-/// What the admin listener says, whose answers have no length.
+/// What the admin listener says, in chunks.
 async fn ask(admin: SocketAddr, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: envoy\r\nConnection: close\r\n\r\n");
     let wire = Wire::connect(admin).await.unwrap();

@@ -182,7 +182,7 @@ fn spread(answered: &[u64]) -> f64 {
 }
 
 /// RPCs that a process has answered.
-async fn calls(service: &Service) -> u64 {
+pub async fn calls(service: &Service) -> u64 {
     let metrics = get(service.admin, "/metrics").await.body;
     let counts = metrics
         .lines()
