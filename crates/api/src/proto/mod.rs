@@ -1,10 +1,12 @@
 //! The messages and services of `crates/api/proto`, in Rust. Written by `make proto`; clients may copy the folder.
 
 pub mod catalog {
+    #[allow(clippy::too_many_lines, reason = "generated")]
     pub mod v1;
 }
 
 pub mod orders {
+    #[allow(clippy::too_many_lines, reason = "generated")]
     pub mod v1;
 }
 

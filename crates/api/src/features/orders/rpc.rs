@@ -28,7 +28,7 @@ pub fn rpcs(state: &AppState) -> Rpcs {
         .max_decoding_message_size(state.grpc.request_bytes_max)
         .max_encoding_message_size(state.grpc.response_bytes_max);
     Rpcs::of(
-        service,
+        &service,
         [
             writes("CreateOrder", CriticalPlus),
             reads("GetOrder", Critical),

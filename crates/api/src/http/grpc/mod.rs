@@ -45,7 +45,7 @@ pub struct Rpcs {
 
 impl Rpcs {
     /// Those methods of `service` that are listed.
-    pub fn of<S>(service: S, methods: impl IntoIterator<Item = Method>) -> Self
+    pub fn of<S>(service: &S, methods: impl IntoIterator<Item = Method>) -> Self
     where
         S: Service<Request, Response: IntoResponse, Error = Infallible, Future: Send>
             + NamedService

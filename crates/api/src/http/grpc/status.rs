@@ -249,15 +249,30 @@ mod tests {
         let invalid = |status| ApiError::invalid(status, "code", "detail");
         vec![
             (invalid(StatusCode::BAD_REQUEST), Code::InvalidArgument),
-            (invalid(StatusCode::UNPROCESSABLE_ENTITY), Code::InvalidArgument),
-            (invalid(StatusCode::PAYMENT_REQUIRED), Code::FailedPrecondition),
-            (invalid(StatusCode::PRECONDITION_FAILED), Code::FailedPrecondition),
-            (invalid(StatusCode::PAYLOAD_TOO_LARGE), Code::ResourceExhausted),
+            (
+                invalid(StatusCode::UNPROCESSABLE_ENTITY),
+                Code::InvalidArgument,
+            ),
+            (
+                invalid(StatusCode::PAYMENT_REQUIRED),
+                Code::FailedPrecondition,
+            ),
+            (
+                invalid(StatusCode::PRECONDITION_FAILED),
+                Code::FailedPrecondition,
+            ),
+            (
+                invalid(StatusCode::PAYLOAD_TOO_LARGE),
+                Code::ResourceExhausted,
+            ),
             (invalid(StatusCode::NOT_IMPLEMENTED), Code::Unimplemented),
             (ApiError::Unauthenticated, Code::Unauthenticated),
             (ApiError::Forbidden("why"), Code::PermissionDenied),
             (ApiError::NotFound, Code::NotFound),
-            (ApiError::conflict("code", "detail"), Code::FailedPrecondition),
+            (
+                ApiError::conflict("code", "detail"),
+                Code::FailedPrecondition,
+            ),
             (ApiError::in_use(), Code::Aborted),
             (
                 ApiError::TooMany {
