@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos check lint deny docs sql sql-check migration fmt bench load setup build
+.PHONY: help run test test-fast chaos check lint deny docs sql sql-check proto migration fmt bench load setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -42,6 +42,9 @@ sql: setup ## Write .sqlx/ anew after a change to a statement or a migration
 sql-check: build
 	@$(STACK) deploy/sql.sh --check
 
+proto: ## Write the Rust of crates/api/proto anew after a change to it; no protoc needed
+	CARGO_TARGET_DIR=$(BIN)/../proto cargo run --quiet --manifest-path deploy/proto/Cargo.toml
+
 migration: ## Create a migration: make migration name=create_notes
 	@deploy/migration.sh '$(name)'
 
@@ -54,7 +57,7 @@ bench: setup ## Compare the whole stack with bare servers, side by side
 load: setup ## Ask the service for up to ten times what it can do, with and without admission
 	cargo bench --package api --bench stack -- overload
 
-setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer
+setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer and Envoy
 	@deploy/setup.sh
 
 # With one test among the targets cargo chooses the features that tests need, and `make test` compiles no crate again.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the servers that devstack runs, where this machine lacks them: Postgres 15 to 18 and Redis or Valkey.
 # `make setup` calls it. Silent when nothing is missing; it never starts a server or creates a cluster.
-# Only some tests need a PgBouncer, so a machine that cannot have one is told so and set up all the same.
+# Only some tests need a PgBouncer or an Envoy, so a machine that cannot have one is told so and set up all the same.
 set -eu
 
 # Debian, the PostgreSQL project's own packages and Homebrew keep the servers off PATH.
@@ -68,6 +68,7 @@ install_with_apt() {
 
 finish() {
     "$(dirname "$0")/pgbouncer.sh" || echo "setup: without PgBouncer, the tests behind a pooler will fail" >&2
+    "$(dirname "$0")/envoy.sh" || echo "setup: without Envoy, the test through a balancer will fail" >&2
     exit 0
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn breakers(settings: &Settings) -> Vec<Fault> {
 /// How long connections last, on both sides, and what may hold one.
 pub(crate) fn connections(settings: &Settings) -> Vec<Fault> {
     let (http, postgres, migrate) = (&settings.http, &settings.postgres, &settings.migrate);
+    let grpc = &settings.grpc;
     let (sessions, passwords) = (&settings.sessions.store, &settings.sessions.passwords);
     let drain_timeout = ("shutdown.drain_timeout", settings.shutdown.drain_timeout);
     [
@@ -52,6 +53,11 @@ pub(crate) fn connections(settings: &Settings) -> Vec<Fault> {
             drain_timeout,
         ]),
         ladder(&[("http.head_timeout", http.head_timeout), drain_timeout]),
+        // A call that came just before its connection was told to end is answered on it.
+        ladder(&[
+            ("http.write_deadline", http.write_deadline),
+            ("grpc.connection_age_grace", grpc.connection_age_grace),
+        ]),
         ladder(&[
             ("postgres.lock_timeout", postgres.lock_timeout),
             ("postgres.statement_timeout", postgres.statement_timeout),

@@ -11,41 +11,33 @@ pub mod features;
 pub mod flags;
 pub mod http;
 pub mod jobs;
+pub mod proto;
 mod ranges;
 
 #[cfg(test)]
 mod testing;
 
+use axum::Router;
 use tower::Layer;
-use utoipa::OpenApi;
+use utoipa::{OpenApi, openapi};
 use utoipa_axum::router::OpenApiRouter;
 
 use http::{
-    App, admission::AdmitLayer, docs, envelope::Routes, error::ApiError, guard::GuardLayer, health,
-    layers, limits::LimitLayer, observe::ObserveLayer,
+    App, admission::AdmitLayer, docs, envelope::Routes, error::ApiError, grpc, guard::GuardLayer,
+    health, layers, limits::LimitLayer, observe::ObserveLayer,
 };
 use state::AppState;
 
 /// Everything the public listener answers, inside the whole stack of layers, and admission before it.
 pub fn app(state: AppState, observe: ObserveLayer) -> App {
-    let limited = LimitLayer {
-        limits: state.limits.clone(),
-        cookie: state.session_cookie,
-        trusted_hops: state.http.trusted_hops,
-    };
-    let (router, document) = OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
-        .nest("/v1", features::routes().layer(limited))
-        .split_for_parts();
+    let (router, document) = documented(&state);
     let admit = AdmitLayer::new(
         state.http.clone(),
         Routes::of(&document),
         state.admission.clone(),
-        observe.metrics().clone(),
+        &observe,
     );
-    let guard = GuardLayer {
-        config: state.http.clone(),
-        tokenizer: state.tokenizer.clone(),
-    };
+    let guard = guard(&state);
     let router = router
         .merge(docs::routes(&document))
         .merge(health::routes())
@@ -53,4 +45,52 @@ pub fn app(state: AppState, observe: ObserveLayer) -> App {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state);
     admit.layer(layers::around(router, observe, guard))
+}
+
+/// Everything the gRPC listener answers, inside the same layers.
+pub fn rpc_app(state: AppState, observe: ObserveLayer) -> App {
+    let observe = observe.of_rpcs();
+    let rpcs = features::rpcs(&state);
+    let (_, document) = documented(&state);
+    let admit = AdmitLayer::new(
+        state.http.clone(),
+        Routes::of_rpcs(&rpcs.list, &Routes::of(&document)),
+        state.admission.clone(),
+        &observe,
+    );
+    let guard = guard(&state);
+    let reflection = match state.grpc.reflection {
+        true => grpc::reflection(),
+        false => Router::new(),
+    };
+    let router = rpcs
+        .router
+        .layer(limits(&state))
+        .merge(grpc::health::routes(state, rpcs.services))
+        .merge(reflection)
+        .fallback(grpc::unimplemented)
+        .method_not_allowed_fallback(grpc::unimplemented);
+    admit.layer(layers::around_rpcs(router, observe, guard))
+}
+
+/// The features below `/v1`, and what the document says of them.
+fn documented(state: &AppState) -> (Router<AppState>, openapi::OpenApi) {
+    OpenApiRouter::with_openapi(docs::ApiDoc::openapi())
+        .nest("/v1", features::routes().layer(limits(state)))
+        .split_for_parts()
+}
+
+fn limits(state: &AppState) -> LimitLayer {
+    LimitLayer {
+        limits: state.limits.clone(),
+        cookie: state.session_cookie,
+        trusted_hops: state.http.trusted_hops,
+    }
+}
+
+fn guard(state: &AppState) -> GuardLayer {
+    GuardLayer {
+        config: state.http.clone(),
+        tokenizer: state.tokenizer.clone(),
+    }
 }

@@ -22,6 +22,9 @@ pub struct Settings {
     /// The public listener.
     #[garde(dive)]
     pub http: http::Config,
+    /// The gRPC listener.
+    #[garde(dive)]
+    pub grpc: http::grpc::Config,
     /// How much each principal may ask.
     #[garde(dive)]
     pub limits: http::limits::Config,

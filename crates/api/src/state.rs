@@ -32,6 +32,7 @@ use crate::{
         consistency::Tokenizer,
         degraded::Degradations,
         drain::Drain,
+        grpc,
         health::{Check, Health, PAYMENTS},
         limits::Limits,
         outbound::{self, Service},
@@ -48,6 +49,8 @@ const NOTED_EVERY: Duration = Duration::from_millis(100);
 pub struct AppState {
     /// The public listener's limits.
     pub http: Arc<http::Config>,
+    /// The gRPC listener's limits.
+    pub grpc: Arc<grpc::Config>,
     /// The stage of the process and what its probes answer from.
     pub health: Arc<Health>,
     /// How far the public listener's shutdown has come.
@@ -117,6 +120,7 @@ impl AppState {
         registry.register_collector(Box::new(Collected(admission.clone())));
         Ok(Self {
             http: Arc::new(settings.http.clone()),
+            grpc: Arc::new(settings.grpc.clone()),
             health: Arc::new(Health::new(settings.admin.clone())),
             degradations: Degradations::register(registry),
             admission,
@@ -194,12 +198,22 @@ impl AppState {
         nodes.chain(map).chain([redis]).chain(payments).collect()
     }
 
-    /// Keeps what every answer says of the dependencies up with the background checks, for ever.
-    pub async fn note_degradations(&self) {
+    /// Keeps what every answer says of the dependencies, and what watches readiness, up with the background checks, for ever.
+    pub async fn note_checks(&self) {
         loop {
-            self.degradations.note_checks(&self.checks());
+            let checks = self.checks();
+            self.degradations.note_checks(&checks);
+            self.health.note_ready(&checks, self.schema_is_current());
             sleep(NOTED_EVERY).await;
         }
+    }
+
+    /// Whether requests may come, as `/ready` says it.
+    pub fn is_ready(&self) -> bool {
+        let not_ready = self
+            .health
+            .not_ready(&self.checks(), self.schema_is_current());
+        not_ready.is_none()
     }
 
     /// Whether the database has every migration this build was made with.

@@ -16,7 +16,8 @@ use sqlx::Connection;
 use telemetry::trace::Sampling;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tonic::metadata::{Ascii, MetadataValue};
+use tower::{ServiceExt, util::MapRequest};
 
 use crate::{
     http::{App, idempotency::IDEMPOTENCY_KEY, observe::ObserveLayer},
@@ -30,9 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// See the module. The background checks end with the test's runtime.
 pub struct TestApp {
     app: App,
+    rpcs: App,
     database: Database,
     meters: Option<Meters>,
 }
+
+/// A channel without a socket.
+pub type RpcChannel = MapRequest<App, fn(http::Request<tonic::body::Body>) -> http::Request<Body>>;
 
 /// What stands between a metered app and its servers.
 struct Meters {
@@ -125,12 +130,28 @@ impl TestApp {
         tokio::spawn(redis.watch(CancellationToken::new()));
         tokio::spawn(state.live.clone().run(CancellationToken::new()));
         state.redis.connected(Instant::now() + PATIENCE).await;
+        let rpcs = crate::rpc_app(state.clone(), observe.clone());
         let app = crate::app(state, observe);
         Self {
             app,
+            rpcs,
             database,
             meters,
         }
+    }
+
+    /// Waits until probes say that it is ready.
+    pub async fn ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.anonymous().get("/ready").await.status != StatusCode::OK {
+            assert!(Instant::now() < deadline, "not ready");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What the generated clients of gRPC call.
+    pub fn rpcs(&self) -> RpcChannel {
+        ServiceExt::map_request(self.rpcs.clone(), |request| request.map(Body::new))
     }
 
     /// A client without a session.
@@ -175,7 +196,7 @@ impl TestApp {
     /// What a request costs a service that is warm: it is sent twice, because the first one opens connections and has
     /// statements prepared, and the second one counts. Exact, whatever else goes on: the counting is done on the way
     /// between this app and its servers, and leaves out its background checks.
-    pub async fn cost(&self, request: impl AsyncFn() -> Answer) -> (Answer, Cost) {
+    pub async fn cost<A>(&self, request: impl AsyncFn() -> A) -> (A, Cost) {
         let meters = self.meters.as_ref().expect("started by `metered`");
         request().await;
         meters.take();
@@ -281,6 +302,13 @@ impl Client {
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_as(&format!("{:x}", fastrand::u128(..)), path, body)
             .await
+    }
+
+    /// What a call of gRPC brings along to be of the same session.
+    pub fn bearer(&self) -> MetadataValue<Ascii> {
+        let cookie = self.cookie.as_deref().unwrap_or_default();
+        let (_, id) = cookie.split_once('=').expect("signed in");
+        format!("Bearer {id}").parse().unwrap()
     }
 
     /// With this `Idempotency-Key`.

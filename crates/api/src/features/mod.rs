@@ -10,7 +10,7 @@ pub mod sessions;
 use utoipa_axum::router::OpenApiRouter;
 use worker::Registry;
 
-use crate::state::AppState;
+use crate::{http::grpc::Rpcs, state::AppState};
 
 /// Everything below `/v1`.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -30,4 +30,11 @@ pub fn jobs(state: &AppState) -> Registry {
     orders::register(&mut registry);
     products::register(&mut registry, &state.products);
     registry
+}
+
+/// Every RPC.
+pub fn rpcs(state: &AppState) -> Rpcs {
+    Rpcs::default()
+        .merge(orders::rpcs(state))
+        .merge(products::rpcs(state))
 }

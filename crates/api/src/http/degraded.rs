@@ -117,6 +117,11 @@ impl Degraded {
     fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
+
+    /// Marks an answer, in whose extensions this is.
+    pub fn add(&mut self, degradation: Degradation) {
+        self.0 |= degradation.bit();
+    }
 }
 
 impl fmt::Display for Degraded {
@@ -138,7 +143,7 @@ pub fn mark(response: &mut Response, degradation: Degradation) {
     let marked = response
         .extensions_mut()
         .get_or_insert_default::<Degraded>();
-    marked.0 |= degradation.bit();
+    marked.add(degradation);
 }
 
 /// What this process does without at the moment. A clone is the same list.

@@ -4,14 +4,14 @@
 //! itself travels in the response's extensions to [`super::observe`], which writes the body (it knows the request
 //! id) and logs the whole chain, once.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{limits::whole_seconds, outbound::CallError};
@@ -75,7 +75,7 @@ pub struct Invalid {
 }
 
 /// One field that was refused, and what is allowed.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
     /// The field's path, such as `lines[0].quantity`.
     pub field: String,
@@ -186,7 +186,7 @@ impl ApiError {
     }
 
     /// A sentence for people, with nothing internal in it.
-    fn detail(&self) -> Cow<'_, str> {
+    pub(super) fn detail(&self) -> Cow<'_, str> {
         match self {
             Self::Invalid(invalid) => invalid.detail.as_ref().into(),
             Self::Unauthenticated => "sign in first: POST /v1/session".into(),
@@ -202,7 +202,7 @@ impl ApiError {
         }
     }
 
-    fn field_errors(&self) -> &[FieldError] {
+    pub(super) fn field_errors(&self) -> &[FieldError] {
         if let Self::Invalid(invalid) = self {
             &invalid.errors
         } else {
@@ -210,7 +210,7 @@ impl ApiError {
         }
     }
 
-    fn violated_policies(&self) -> &[&'static str] {
+    pub(super) fn violated_policies(&self) -> &[&'static str] {
         if let Self::TooMany { policy, .. } = self {
             std::slice::from_ref(policy)
         } else {
@@ -228,7 +228,7 @@ impl ApiError {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooMany { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
                 Some(*retry_after)
@@ -306,6 +306,13 @@ pub fn problem_json(error: &ApiError, request_id: &str) -> Vec<u8> {
         violated_policies: error.violated_policies(),
     };
     serde_json::to_vec(&problem).expect("a problem holds only strings and numbers")
+}
+
+/// For whatever treats all extractors alike, also those that cannot fail.
+impl From<Infallible> for ApiError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl From<data::Error> for ApiError {

@@ -221,7 +221,8 @@ pub(super) fn excerpt(message: &str) -> String {
     message.chars().take(CHARS_MAX).collect()
 }
 
-fn validated<T: Validate<Context = ()>>(value: T) -> Result<T, ApiError> {
+/// The value, if it keeps to its own rules.
+pub fn validated<T: Validate<Context = ()>>(value: T) -> Result<T, ApiError> {
     match value.validate() {
         Ok(()) => Ok(value),
         Err(report) => Err(ApiError::unprocessable(

@@ -161,7 +161,6 @@ mod tests {
     use futures::future::join_all;
     use http_body_util::BodyExt;
     use prometheus_client::registry::Registry;
-    use resilience::Criticality;
     use serde_json::Value;
     use telemetry::trace::Sampling;
     use tower::ServiceExt;
@@ -207,7 +206,7 @@ mod tests {
             ..Config::default()
         };
         let now = Instant::now();
-        let envelope = Envelope::of(&request, client, now, Criticality::Critical, &config);
+        let envelope = Envelope::of(&request, client, now, None, &config);
         request.extensions_mut().insert(envelope);
         let response = router.oneshot(request).await.unwrap();
         let status = response.status();

@@ -19,7 +19,10 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::AdminConfig;
 use crate::state::AppState;
@@ -46,6 +49,8 @@ pub struct Health {
     born: Instant,
     /// When the request runtime last ran, in milliseconds since `born`.
     pulse_ms: AtomicU64,
+    /// Whether requests may come, as it was last noted.
+    ready: watch::Sender<bool>,
 }
 
 /// One dependency as it was last seen.
@@ -70,6 +75,7 @@ impl Health {
             stage: AtomicU8::new(Stage::Starting as u8),
             born: Instant::now(),
             pulse_ms: AtomicU64::new(0),
+            ready: watch::Sender::new(false),
         }
     }
 
@@ -86,6 +92,25 @@ impl Health {
     /// From now on a balancer should send its requests elsewhere.
     pub fn draining(&self) {
         self.stage.store(Stage::Draining as u8, Ordering::Relaxed);
+        self.ready.send_replace(false);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == Stage::Draining as u8
+    }
+
+    /// Tells whoever watches whether requests may come. Judged while the value is locked, so that nothing older than an order to
+    /// drain is told after it.
+    pub fn note_ready(&self, checks: &[Check], schema_current: bool) {
+        self.ready.send_if_modified(|ready| {
+            let now = self.not_ready(checks, schema_current).is_none();
+            std::mem::replace(ready, now) != now
+        });
+    }
+
+    /// Whether requests may come, from now on.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 
     /// Shows for ever that the runtime it is spawned on is running.
@@ -109,7 +134,7 @@ impl Health {
     }
 
     /// Why no request should come here, or nothing if they may.
-    fn not_ready(&self, checks: &[Check], schema_current: bool) -> Option<String> {
+    pub fn not_ready(&self, checks: &[Check], schema_current: bool) -> Option<String> {
         match self.stage.load(Ordering::Relaxed) {
             stage if stage == Stage::Starting as u8 => return Some("starting".to_owned()),
             stage if stage == Stage::Draining as u8 => return Some("draining".to_owned()),

@@ -36,3 +36,8 @@ pub fn around(router: Router, observe: ObserveLayer, guard: GuardLayer) -> Route
         .layer(guard);
     router.layer(stack)
 }
+
+/// The same for RPCs: compression is a matter of their messages, and not of what carries them.
+pub fn around_rpcs(router: Router, observe: ObserveLayer, guard: GuardLayer) -> Router {
+    router.layer(ServiceBuilder::new().layer(observe).layer(guard))
+}

@@ -1,4 +1,4 @@
-//! The HTTP server's own instruments, named after OpenTelemetry's semantic conventions for HTTP metrics.
+//! The server's own instruments, named after OpenTelemetry's semantic conventions for HTTP and for RPC metrics.
 
 use std::{
     hash::{Hash, Hasher},
@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::{grpc, protocol::Status};
+
 /// Bucket bounds of the conventions, in seconds.
 const BUCKETS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -22,6 +24,7 @@ const BUCKETS: [f64; 14] = [
 #[derive(Clone, Debug)]
 pub struct Metrics {
     duration: Family<Labels, Histogram>,
+    calls: Family<CallLabels, Histogram>,
     active: Gauge,
     abandoned: Counter,
 }
@@ -32,6 +35,23 @@ struct Labels {
     http_request_method: &'static str,
     http_route: Route,
     http_response_status_code: u16,
+}
+
+/// As few, for RPCs are routes too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    rpc_method: RpcMethod,
+    rpc_response_status_code: &'static str,
+}
+
+/// A route without the slash before it, which the conventions leave out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RpcMethod(Route);
+
+impl EncodeLabelValue for RpcMethod {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.as_rpc().encode(encoder)
+    }
 }
 
 /// The route's template, never the path. Shared with whoever found it, which saves an allocation per request.
@@ -56,6 +76,11 @@ impl Route {
             Self::Known(path) => path,
             Self::Unknown => "none",
         }
+    }
+
+    /// As the conventions name an RPC: `package.Service/Method`.
+    pub fn as_rpc(&self) -> &str {
+        self.as_str().trim_start_matches('/')
     }
 }
 
@@ -83,6 +108,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            calls: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             active: Gauge::default(),
             abandoned: Counter::default(),
         };
@@ -92,14 +118,20 @@ impl Metrics {
             Unit::Seconds,
             metrics.duration.clone(),
         );
+        registry.register_with_unit(
+            "rpc_server_call_duration",
+            "Time from a call's head to its answer, or to the head of its stream",
+            Unit::Seconds,
+            metrics.calls.clone(),
+        );
         registry.register(
             "http_server_active_requests",
-            "Requests being answered",
+            "Requests and RPCs being answered",
             metrics.active.clone(),
         );
         registry.register(
             "http_server_abandoned_requests",
-            "Requests whose client went away before the answer",
+            "Requests and RPCs whose client went away before the answer",
             metrics.abandoned.clone(),
         );
         metrics
@@ -109,38 +141,35 @@ impl Metrics {
         self.active.inc();
     }
 
-    pub fn answered(
-        &self,
-        method: &http::Method,
-        route: &Route,
-        status: http::StatusCode,
-        took: Duration,
-    ) {
+    pub fn answered(&self, method: &http::Method, route: &Route, status: Status, took: Duration) {
         self.active.dec();
         self.observe(method, route, status, took);
     }
 
     /// Counts a request that was answered before it began to be observed.
-    pub fn refused(&self, method: &http::Method, route: &Arc<str>, took: Duration) {
-        let status = http::StatusCode::SERVICE_UNAVAILABLE;
+    pub fn refused(&self, method: &http::Method, route: &Arc<str>, status: Status, took: Duration) {
         self.observe(method, &Route::Known(Arc::clone(route)), status, took);
     }
 
-    fn observe(
-        &self,
-        method: &http::Method,
-        route: &Route,
-        status: http::StatusCode,
-        took: Duration,
-    ) {
-        let labels = Labels {
-            http_request_method: known(method),
-            http_route: route.clone(),
-            http_response_status_code: status.as_u16(),
-        };
-        self.duration
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
+    fn observe(&self, method: &http::Method, route: &Route, status: Status, took: Duration) {
+        let seconds = took.as_secs_f64();
+        match status {
+            Status::Http(status) => {
+                let labels = Labels {
+                    http_request_method: known(method),
+                    http_route: route.clone(),
+                    http_response_status_code: status.as_u16(),
+                };
+                self.duration.get_or_create(&labels).observe(seconds);
+            }
+            Status::Grpc(code) => {
+                let labels = CallLabels {
+                    rpc_method: RpcMethod(route.clone()),
+                    rpc_response_status_code: grpc::status::name(code),
+                };
+                self.calls.get_or_create(&labels).observe(seconds);
+            }
+        }
     }
 
     pub fn abandoned(&self) {

@@ -17,12 +17,17 @@ use super::{
     context::REQUEST_ID,
     degraded::{Degradations, Degraded},
     error::{ApiError, problem_body},
+    grpc,
     metrics::{Metrics, Route},
+    protocol::{Protocol, Status},
 };
 
 /// Makes an [`Observe`] of a service.
 #[derive(Clone)]
-pub struct ObserveLayer(Arc<Shared>);
+pub struct ObserveLayer {
+    shared: Arc<Shared>,
+    protocol: Protocol,
+}
 
 /// What all requests share; behind one reference count, which is all a request pays for it.
 struct Shared {
@@ -39,17 +44,34 @@ impl ObserveLayer {
         degradations: Degradations,
         registry: &mut Registry,
     ) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             metrics: Metrics::register(registry),
             sampling,
             degradations,
             log_success_ratio: config.log_success_ratio,
-        }))
+        };
+        Self {
+            shared: Arc::new(shared),
+            protocol: Protocol::Http,
+        }
+    }
+
+    /// The same for RPCs.
+    pub fn of_rpcs(self) -> Self {
+        Self {
+            protocol: Protocol::Grpc,
+            ..self
+        }
     }
 
     /// Where requests are counted.
     pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        &self.shared.metrics
+    }
+
+    /// How they are answered.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 }
 
@@ -59,7 +81,7 @@ impl<S> Layer<S> for ObserveLayer {
     fn layer(&self, inner: S) -> Observe<S> {
         Observe {
             inner,
-            shared: Arc::clone(&self.0),
+            layer: self.clone(),
         }
     }
 }
@@ -68,7 +90,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Clone)]
 pub struct Observe<S> {
     inner: S,
-    shared: Arc<Shared>,
+    layer: ObserveLayer,
 }
 
 impl<S> Service<Request> for Observe<S>
@@ -87,23 +109,18 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let id = RequestId::from_headers(request.headers());
         request.extensions_mut().insert(id.clone());
-        let observation = Observation::begin(&self.shared, &request);
-        let incoming = Incoming::parse(request.headers(), self.shared.sampling);
-        let span = telemetry::request_span!(
-            incoming,
-            request_id = id.as_str(),
-            http.request.method = request.method().as_str(),
-            http.route = observation.route.as_str(),
-            http.response.status_code = tracing::field::Empty,
-            otel.name = %format_args!("{} {}", request.method(), observation.route.as_str()),
-            otel.status_code = tracing::field::Empty,
-        );
+        let observation = Observation::begin(&self.layer, &request);
+        let incoming = Incoming::parse(request.headers(), self.layer.shared.sampling);
+        let span = observation.span(&incoming, &id);
         request.extensions_mut().insert(incoming);
         let answer = self.inner.call(request).instrument(span.clone());
         Box::pin(async move {
             let mut response = answer.await?;
             let _entered = span.enter();
-            let error = finish(&mut response, &id);
+            let error = match observation.protocol {
+                Protocol::Http => finish(&mut response, &id),
+                Protocol::Grpc => grpc::status::finish(&mut response, &id),
+            };
             observation.end(&span, &mut response, error.as_deref());
             Ok(response)
         })
@@ -142,6 +159,7 @@ pub async fn write_problem(mut response: Response<Body>) -> Response<Body> {
 /// A request under way. One that is dropped unfinished was abandoned by its client.
 struct Observation {
     shared: Arc<Shared>,
+    protocol: Protocol,
     method: Method,
     route: Route,
     begun: Instant,
@@ -149,12 +167,13 @@ struct Observation {
 }
 
 impl Observation {
-    fn begin(shared: &Arc<Shared>, request: &Request) -> Self {
-        shared.metrics.begun();
+    fn begin(layer: &ObserveLayer, request: &Request) -> Self {
+        layer.shared.metrics.begun();
         // A wait for admission counts: the client waits too.
         let envelope = request.extensions().get::<Envelope>();
         Self {
-            shared: Arc::clone(shared),
+            shared: Arc::clone(&layer.shared),
+            protocol: layer.protocol,
             method: request.method().clone(),
             route: Route::of(request),
             begun: envelope.map_or_else(Instant::now, |envelope| envelope.arrived),
@@ -162,18 +181,45 @@ impl Observation {
         }
     }
 
+    fn span(&self, incoming: &Incoming, id: &RequestId) -> Span {
+        let route = self.route.as_str();
+        match self.protocol {
+            Protocol::Http => telemetry::request_span!(
+                incoming,
+                request_id = id.as_str(),
+                http.request.method = self.method.as_str(),
+                http.route = route,
+                http.response.status_code = tracing::field::Empty,
+                otel.name = %format_args!("{} {route}", self.method),
+                otel.status_code = tracing::field::Empty,
+            ),
+            Protocol::Grpc => telemetry::request_span!(
+                incoming,
+                request_id = id.as_str(),
+                rpc.system.name = "grpc",
+                rpc.method = self.route.as_rpc(),
+                rpc.response.status_code = tracing::field::Empty,
+                otel.name = self.route.as_rpc(),
+                otel.status_code = tracing::field::Empty,
+            ),
+        }
+    }
+
     fn end(mut self, span: &Span, response: &mut Response, error: Option<&ApiError>) {
         self.ended = true;
-        let (took, status) = (self.begun.elapsed(), response.status());
+        let (took, status) = (self.begun.elapsed(), self.protocol.status_of(response));
         let degraded = self.shared.degradations.label(response);
-        span.record("http.response.status_code", status.as_u16());
-        if status.is_server_error() {
+        match status {
+            Status::Http(status) => span.record("http.response.status_code", status.as_u16()),
+            Status::Grpc(code) => span.record("rpc.response.status_code", grpc::status::name(code)),
+        };
+        if status.in_http().is_server_error() {
             span.record("otel.status_code", "ERROR");
         }
         let metrics = &self.shared.metrics;
         metrics.answered(&self.method, &self.route, status, took);
         match error {
-            Some(error) => log_error(status, took, degraded, error),
+            Some(error) => log_error(status.in_http(), took, degraded, error),
             None => self.log_answer(took, degraded),
         }
     }
@@ -183,7 +229,10 @@ impl Observation {
         let took_ms = milliseconds(took);
         let degraded = field(degraded);
         let degraded = degraded.as_deref();
-        if matches!(self.route.as_str(), "/health" | "/ready") {
+        if matches!(
+            self.route.as_str(),
+            "/health" | "/ready" | grpc::health::CHECK
+        ) {
             tracing::debug!(took_ms, degraded, "probe answered");
         } else if fastrand::f64() < self.shared.log_success_ratio {
             tracing::info!(took_ms, degraded, "request answered");

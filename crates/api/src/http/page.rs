@@ -43,9 +43,16 @@ const BYTES_MAX: usize = 2048;
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Cursor<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        decode(&text)
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("must be the `next_cursor` of a page"))
+        Self::parse(&text).ok_or_else(|| D::Error::custom(NO_CURSOR))
+    }
+}
+
+/// What is wrong with a text that no page has given.
+pub const NO_CURSOR: &str = "must be the `next_cursor` of a page";
+
+impl<K: DeserializeOwned> Cursor<K> {
+    pub fn parse(text: &str) -> Option<Self> {
+        decode(text).map(Self)
     }
 }
 

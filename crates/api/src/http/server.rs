@@ -51,8 +51,28 @@ pub struct Server<A> {
     listener: TcpListener,
     app: A,
     config: Arc<Config>,
+    age: Option<Age>,
     drain: Drain,
     tasks: TaskTracker,
+}
+
+/// How old a connection may become. Clients that keep theirs for ever never get to know a process that came later.
+#[derive(Clone, Copy, Debug)]
+pub struct Age {
+    /// When it is told to end, a tenth more or less, so that those of one moment do not all come back in another.
+    pub max: Duration,
+    /// For how long what is open then may go on.
+    pub grace: Duration,
+}
+
+impl Age {
+    async fn reached(age: Option<Self>) -> Duration {
+        let Some(Self { max, grace }) = age else {
+            return std::future::pending().await;
+        };
+        sleep(max.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
+        grace
+    }
 }
 
 /// What serves the connections of a [`Server`]; a clone is cheap.
@@ -81,9 +101,18 @@ impl<A: Served> Server<A> {
             listener: listener::bind(config.listen)?,
             app,
             config,
+            age: None,
             drain,
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// Lets no connection become older.
+    pub fn aged(self, age: Age) -> Self {
+        Self {
+            age: Some(age),
+            ..self
+        }
     }
 
     /// The address it is bound to, with the port the kernel chose if the setting was 0.
@@ -143,6 +172,7 @@ impl<A: Served> Server<A> {
         let connection = Connection {
             peer: Peer(peer.ip()),
             app: self.app.clone(),
+            age: self.age,
             drain: self.drain.clone(),
             activity: Arc::default(),
         };
@@ -185,6 +215,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Connection<A> {
     peer: Peer,
     app: A,
+    age: Option<Age>,
     drain: Drain,
     activity: Arc<Activity>,
 }
@@ -202,6 +233,12 @@ impl<A: Served> Connection<A> {
         tokio::select! {
             // An error here is a client that went away or was too slow: its own affair.
             _ = serving.as_mut() => return,
+            grace = Age::reached(self.age) => {
+                serving.as_mut().graceful_shutdown();
+                // Calls end by their deadlines; what is left then is a stream that would never end.
+                let _ = timeout(grace, serving).await;
+                return;
+            }
             () = self.drain.reached(Phase::LameDuck) => {}
         }
         // HTTP/2 is told with GOAWAY and its open streams finish; HTTP/1.1 is told with the next answer.

@@ -1,11 +1,12 @@
 //! Who is asking: the session cookie, the extractors [`Session`] and [`Staff`], and the check that a write that carries
-//! the cookie was made by our own pages.
+//! the cookie was made by our own pages. A program may send the cookie's value as `Authorization: Bearer …` instead, which no
+//! browser adds by itself, so that there is nothing to check.
 
 use std::{str::FromStr, sync::Arc};
 
 use axum::extract::{FromRef, FromRequestParts};
 use data::sessions::{SessionId, Sessions};
-use http::{HeaderMap, HeaderValue, request::Parts};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -121,6 +122,9 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        if let Some(id) = bearer(&parts.headers) {
+            return Ok(Self(Some(id)));
+        }
         let id = SessionCookie::from_ref(state).read(&parts.headers);
         if id.is_some()
             && !parts.method.is_safe()
@@ -160,6 +164,14 @@ pub(crate) fn is_our_own(headers: &HeaderMap, config: &Config) -> bool {
     site.is_none() && host.is_some() && host == text("host")
 }
 
+/// A bearer token that has the form of a session id. One that has not is somebody else's, such as a gateway's.
+fn bearer(headers: &HeaderMap) -> Option<SessionId> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = scheme.eq_ignore_ascii_case("bearer").then_some(token)?;
+    SessionId::parse(token.trim())
+}
+
 /// The cookie that carries the session id.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionCookie(Cookie);
@@ -179,8 +191,13 @@ impl SessionCookie {
         self.0.set("", "; Max-Age=0")
     }
 
-    /// The id that a client sent, if it has the form of one.
-    pub fn read(self, headers: &HeaderMap) -> Option<SessionId> {
+    /// The id that a client sent, in whichever way.
+    pub fn presented(self, headers: &HeaderMap) -> Option<SessionId> {
+        bearer(headers).or_else(|| self.read(headers))
+    }
+
+    /// The id in the cookie, if it has the form of one.
+    fn read(self, headers: &HeaderMap) -> Option<SessionId> {
         SessionId::parse(self.0.read(headers)?)
     }
 }
@@ -232,6 +249,27 @@ mod tests {
         ]));
         assert!(!ours(&[("origin", "null")]));
         assert!(!ours(&[("origin", "https://shop.example.evil.example")]));
+    }
+
+    #[test]
+    fn a_bearer_token_is_a_session_only_in_the_form_of_one() {
+        let id = format!("{}A", "k".repeat(42));
+        let sent = |value: &str| {
+            let value = HeaderValue::from_str(value).unwrap();
+            bearer(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+        };
+
+        let read = sent(&format!("bearer {id}")).map(|id| id.expose());
+
+        assert_eq!(read, Some(id.clone()));
+        for other in [
+            "Bearer eyJhbGciOi.eyJzdWIi.c2ln",
+            &format!("Basic {id}"),
+            &id,
+            "",
+        ] {
+            assert!(sent(other).is_none(), "{other}");
+        }
     }
 
     #[test]

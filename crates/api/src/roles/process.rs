@@ -92,7 +92,7 @@ impl Process {
             .spawn(self.state.redis.clone().watch(self.stop.clone()));
         let (state, stop) = (self.state.clone(), self.stop.clone());
         self.background
-            .spawn(async move { stop.run_until_cancelled(state.note_degradations()).await });
+            .spawn(async move { stop.run_until_cancelled(state.note_checks()).await });
         let (health, stop) = (self.state.health.clone(), self.stop.clone());
         self.background
             .spawn(async move { stop.run_until_cancelled(health.beat()).await });

@@ -3,6 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use futures::future::join;
 use settings::Loaded;
 use tokio::time::sleep;
 
@@ -11,7 +12,11 @@ use super::{
     shutdown::Signals,
 };
 use crate::{
-    http::{drain::Phase, server::Server},
+    http::{
+        App,
+        drain::{Drain, Phase},
+        server::{Age, Server},
+    },
     settings::Settings,
 };
 
@@ -29,8 +34,11 @@ pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<
     let app = crate::app(process.state.clone(), process.observe.clone());
     let server = Server::bind(Arc::clone(&config), app, drain.clone())
         .with_context(|| format!("cannot listen on http.listen = {}", config.listen))?;
+    let rpcs = rpc_server(&process, drain.clone())?;
+    tracing::info!(address = %rpcs.local_addr()?, "gRPC listener");
     tracing::info!(address = %server.local_addr()?, profile = loaded.profile, "serving");
-    let serving = process.background.spawn(server.run());
+    let serving = join(server.run(), rpcs.run());
+    let serving = process.background.spawn(serving);
     process.state.health.started();
 
     let signal = process.told_to_end().await;
@@ -46,4 +54,18 @@ pub async fn run(loaded: &Loaded<Settings>, signals: Signals) -> anyhow::Result<
         Err(_) => drain.unfinished(),
     };
     Ok(process.end(cut).await)
+}
+
+/// The second listener: the same accept loop, which ends with the first.
+fn rpc_server(process: &Process, drain: Drain) -> anyhow::Result<Server<App>> {
+    let state = process.state.clone();
+    let config = Arc::clone(&state.grpc);
+    let listener = Arc::new(config.listener(&state.http));
+    let app = crate::rpc_app(state, process.observe.clone());
+    let server = Server::bind(listener, app, drain)
+        .with_context(|| format!("cannot listen on grpc.listen = {}", config.listen))?;
+    Ok(server.aged(Age {
+        max: config.connection_age,
+        grace: config.connection_age_grace,
+    }))
 }

@@ -10,6 +10,7 @@ mod events;
 mod failures;
 mod faults;
 mod flags;
+mod grpc;
 mod hostile;
 mod http2;
 mod idempotency;

@@ -78,6 +78,8 @@ pub struct Service {
     logs: Logs,
     /// Where the public listener is.
     pub public: SocketAddr,
+    /// Where the gRPC listener is.
+    pub rpcs: SocketAddr,
     /// Where the admin listener is.
     pub admin: SocketAddr,
 }
@@ -100,6 +102,7 @@ impl Service {
     /// Runs a command that serves, and waits until it listens.
     pub async fn spawn(command: &mut Command) -> Self {
         let mut service = Self::spawn_without_public(command).await;
+        service.rpcs = service.logs.address_in("gRPC listener").await;
         service.public = service.logs.address_in("serving").await;
         service
     }
@@ -116,10 +119,13 @@ impl Service {
         logs.follow(child.stdout.take().unwrap());
         logs.follow(child.stderr.take().unwrap());
         let admin = logs.address_in("admin listener").await;
+        // None of `work`.
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         Self {
             child,
             logs,
-            public: SocketAddr::from(([0, 0, 0, 0], 0)),
+            public: nowhere,
+            rpcs: nowhere,
             admin,
         }
     }

@@ -25,7 +25,11 @@ use super::{
 };
 use crate::{
     features::products::{self, ProductCache},
-    http::{ApiError, ApiResult, Caller, idempotency},
+    http::{
+        ApiError, ApiResult, Caller, Keyed,
+        idempotency::{self, Outcome},
+        session::Session,
+    },
     jobs,
     state::AppState,
 };
@@ -74,6 +78,21 @@ pub(super) enum Point {
 }
 
 impl Checkout {
+    /// Does once what a customer asks for.
+    pub async fn order(
+        &self,
+        customer: &Session,
+        db: &Db,
+        caller: &Caller,
+        new: Keyed<NewOrder>,
+    ) -> ApiResult<Outcome> {
+        new.once(db, customer.user_id, async |new, claim| {
+            let at = Attempt { db, claim, caller };
+            self.run(at, Some(&new)).await
+        })
+        .await
+    }
+
     /// Goes on from where the order stands. Only from the beginning is it needed what was ordered.
     pub async fn run(&self, at: Attempt<'_>, new: Option<&NewOrder>) -> ApiResult<Answer> {
         let placed = match (at.claim.point()?, new) {

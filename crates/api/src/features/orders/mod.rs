@@ -9,6 +9,7 @@ mod jobs;
 mod model;
 mod payments;
 mod placing;
+mod rpc;
 mod store;
 mod told;
 
@@ -16,6 +17,8 @@ mod told;
 mod http_tests;
 #[cfg(test)]
 mod payment_http_tests;
+#[cfg(test)]
+mod rpc_http_tests;
 
 use axum::{
     extract::State,
@@ -25,17 +28,14 @@ use data::postgres::shards::Table;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use self::{
-    checkout::Attempt,
-    model::{NewOrder, Order, OrderFilter, OrderParts, Relation},
-};
+use self::model::{NewOrder, Order, OrderFilter, OrderParts, Relation};
 use crate::{
     features::products,
     flags::{Flag, Flags},
     http::{
         ApiError, ApiResult, Body, Caller, Db, Keyed, Path, Query,
         degraded::{self, Degradation},
-        idempotency::IdempotencyKey,
+        idempotency::{IdempotencyKey, Outcome},
         include::Include,
         page::Page,
         session::Session,
@@ -49,6 +49,7 @@ pub use config::Config;
 pub use holds::sweep;
 pub use jobs::{SendConfirmation, register};
 pub use payments::{Payment, PaymentError, Payments};
+pub use rpc::rpcs;
 
 /// The tables that are spread over the clusters by customer, what is referred to first.
 pub const SHARDED: [Table; 2] = [
@@ -83,16 +84,8 @@ async fn create_order(
     db: Db,
     caller: Caller,
     new: Keyed<NewOrder>,
-) -> ApiResult<Response> {
-    new.once(&db, session.user_id, async |new, claim| {
-        let at = Attempt {
-            db: &db,
-            claim,
-            caller: &caller,
-        };
-        checkout.run(at, Some(&new)).await
-    })
-    .await
+) -> ApiResult<Outcome> {
+    checkout.order(&session, &db, &caller, new).await
 }
 
 /// The caller's orders, newest first.
@@ -127,9 +120,8 @@ async fn get_order(
     Path(id): Path<Uuid>,
     Query(parts): Query<OrderParts>,
 ) -> ApiResult<Response> {
-    let order = store::find(&db.shard(session.user_id).read(), id).await?;
+    let mut order = find(&session, &db, id).await?;
 
-    let mut order = order.ok_or(ApiError::NotFound)?;
     let included = include(
         &parts.include,
         &flags,
@@ -138,6 +130,11 @@ async fn get_order(
     )
     .await?;
     Ok(answer(Body(order), included))
+}
+
+async fn find(session: &Session, db: &Db, id: Uuid) -> ApiResult<Order> {
+    let order = store::find(&db.shard(session.user_id).read(), id).await?;
+    order.ok_or(ApiError::NotFound)
 }
 
 /// Whether orders come with all that was to be included.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An order as its customer sees it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Order {
     pub id: Uuid,
     pub status: Status,
@@ -30,7 +30,7 @@ pub struct Order {
 }
 
 /// What has become of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Status {
@@ -114,7 +114,7 @@ pub fn total_cents(lines: &[OrderLine]) -> i64 {
 }
 
 /// What a customer asks for; prices are the shop's to say.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewOrder {
     /// 1 to 50 lines, each with another product.
@@ -123,7 +123,7 @@ pub struct NewOrder {
 }
 
 /// Some pieces of one product.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewLine {
     #[garde(skip)]

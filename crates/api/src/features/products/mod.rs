@@ -3,11 +3,14 @@
 mod cache;
 mod jobs;
 mod model;
+mod rpc;
 mod store;
 mod told;
 
 #[cfg(test)]
 mod http_tests;
+#[cfg(test)]
+mod rpc_http_tests;
 
 use axum::{
     extract::State,
@@ -24,6 +27,7 @@ use uuid::Uuid;
 
 pub use cache::ProductCache;
 pub use jobs::register;
+pub use rpc::rpcs;
 pub use store::{Offer, Sold, offers, stock_of, take_stock};
 pub use told::{give_back, stock};
 
@@ -33,7 +37,7 @@ use crate::{
         ApiError, ApiResult, Body, Db, Keyed, Path, Query,
         conditional::{self, ETag, IfNoneMatch, Versions},
         degraded::{self, Degradation},
-        idempotency::{self, IdempotencyKey},
+        idempotency::{self, IdempotencyKey, Outcome},
         page::Page,
         session::Staff,
     },
@@ -58,10 +62,8 @@ async fn list_products(
     Query(filter): Query<ProductFilter>,
     if_none_match: IfNoneMatch,
 ) -> ApiResult<Response> {
-    let position = filter.position()?;
-    let rows = store::list(&db.read(), &filter, &position).await?;
+    let page = page(&db, &filter).await?;
 
-    let page = Page::cut(rows, filter.limit, |last| position.after(last));
     let items = page
         .items
         .iter()
@@ -72,6 +74,12 @@ async fn list_products(
         next_cursor: page.next_cursor,
     })?;
     Ok(if_none_match.respond(&ETag::body(&body), CACHE_CONTROL, body))
+}
+
+async fn page(db: &Db, filter: &ProductFilter) -> ApiResult<Page<Product>> {
+    let position = filter.position()?;
+    let rows = store::list(&db.read(), filter, &position).await?;
+    Ok(Page::cut(rows, filter.limit, |last| position.after(last)))
 }
 
 /// One product, possibly a few seconds old.
@@ -111,7 +119,7 @@ async fn create_product(
     State(cache): State<ProductCache>,
     db: Db,
     new: Keyed<NewProduct>,
-) -> ApiResult<Response> {
+) -> ApiResult<Outcome> {
     new.once(&db, session.user_id, async |new, claim| {
         let (product, answer) = insert(&db, claim, &new).await?;
         cache.put(&db, &product).await;

@@ -92,7 +92,7 @@ pub struct ProductFilter {
     pub fields: Fields,
 }
 
-fn default_limit() -> u16 {
+pub fn default_limit() -> u16 {
     20
 }
 

@@ -15,23 +15,21 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{Router, extract::Request, response::Response};
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use pin_project_lite::pin_project;
-use resilience::{
-    Criticality,
-    admission::{Admission, Entry, Outcome, Permit, Queued},
-};
+use resilience::admission::{Admission, Entry, Outcome, Permit, Queued};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{
     Config, Envelope, RequestId,
     client_address::ClientAddress,
-    context::REQUEST_ID,
     envelope::{Route, Routes, budget},
     metrics::Metrics,
+    observe::ObserveLayer,
+    protocol::Protocol,
 };
 
 /// The whole public side: admission before the router.
@@ -46,20 +44,23 @@ struct Shared {
     routes: Routes,
     admission: Admission,
     metrics: Metrics,
+    protocol: Protocol,
 }
 
 impl AdmitLayer {
+    /// Before `routes`, whose answers `observe` sees.
     pub fn new(
         config: Arc<Config>,
         routes: Routes,
         admission: Admission,
-        metrics: Metrics,
+        observe: &ObserveLayer,
     ) -> Self {
         Self(Arc::new(Shared {
             config,
             routes,
             admission,
-            metrics,
+            metrics: observe.metrics().clone(),
+            protocol: observe.protocol(),
         }))
     }
 }
@@ -105,10 +106,9 @@ where
         let shared = &*self.shared;
         let now = Instant::now();
         let route = shared.routes.find(request.method(), request.uri().path());
-        let default = route.map_or(Criticality::Critical, |route| route.criticality);
         let (hops, by) = (shared.config.trusted_hops, shared.config.forwarded_by);
         let client = ClientAddress::of(&request, hops, by);
-        let envelope = Envelope::of(&request, client, now, default, &shared.config);
+        let envelope = Envelope::of(&request, client, now, route, &shared.config);
         let deadline = envelope.deadline;
         // One that has expired passes without a permit: all that is left to do for it is to say so.
         let route = route.filter(|_| shared.admission.config().enabled && now < deadline);
@@ -127,10 +127,10 @@ where
                 response: Some(response),
             };
         }
+        // A caller that asked for less time than it takes has itself to blame, and not our load.
+        let late = now + budget(envelope.is_read, &shared.config);
         request.extensions_mut().insert(client);
         request.extensions_mut().insert(envelope);
-        // A caller that asked for less time than it takes has itself to blame, and not our load.
-        let late = now + budget(request.method(), &shared.config);
         match entry {
             Some((Entry::Queued(queued), route)) => {
                 let waiting = Waiting {
@@ -155,6 +155,7 @@ where
                         answer: self.inner.call(request),
                         permit: Some(permit),
                         late,
+                        protocol: shared.protocol,
                     },
                 }
             }
@@ -163,6 +164,7 @@ where
                     answer: self.inner.call(request),
                     permit: None,
                     late,
+                    protocol: shared.protocol,
                 },
             },
         }
@@ -198,6 +200,7 @@ impl Waiting {
                     answer: inner.call(request),
                     permit: Some(permit),
                     late,
+                    protocol: shared.protocol,
                 };
                 working.await
             }
@@ -237,6 +240,7 @@ pin_project! {
         answer: F,
         permit: Option<Permit>,
         late: Instant,
+        protocol: Protocol,
     }
 }
 
@@ -247,7 +251,8 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Working<F> {
         let working = self.project();
         let Ok(response) = ready!(working.answer.poll(cx));
         if let Some(permit) = working.permit.take() {
-            permit.finish(outcome(response.status(), *working.late));
+            let status = working.protocol.status_of(&response);
+            permit.finish(outcome(status.in_http(), *working.late));
         }
         Poll::Ready(Ok(response))
     }
@@ -274,37 +279,12 @@ impl Shared {
         route: &Route,
         since: Instant,
     ) -> Response {
-        self.metrics
-            .refused(method, &route.template, since.elapsed());
-        let id = RequestId::from_headers(headers);
-        let mut response = Response::new(problem(&id));
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         let retry_after_max = self.admission.config().retry_after_max;
         let seconds = fastrand::u64(1..=retry_after_max.as_secs().max(1));
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        for (name, value) in ALWAYS {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
-            headers.insert(REQUEST_ID, id);
-        }
+        let id = RequestId::from_headers(headers);
+        let (response, status) = self.protocol.overloaded(&id, seconds);
+        self.metrics
+            .refused(method, &route.template, status, since.elapsed());
         response
     }
-}
-
-const ALWAYS: [(HeaderName, &str); 3] = [
-    (header::CONTENT_TYPE, "application/problem+json"),
-    (header::CACHE_CONTROL, "no-store"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-];
-
-/// The problem, with the only thing in it that differs from one to the next.
-fn problem(id: &RequestId) -> Body {
-    const BEGINNING: &str = concat!(
-        r#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","#,
-        r#""title":"Service Unavailable","status":503,"code":"overloaded","#,
-        r#""detail":"there is no capacity at the moment: retry after the time Retry-After says","request_id":""#
-    );
-    Body::from([BEGINNING, id.as_str(), r#""}"#].concat())
 }

@@ -47,7 +47,7 @@ pub fn problem(refusal: &ApiError, id: &RequestId) -> Answer {
 }
 
 /// The answer on its way out.
-pub fn response(answer: Answer, expires_at: OffsetDateTime) -> ApiResult<Response> {
+pub fn response(answer: Answer) -> ApiResult<Response> {
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).map_err(ApiError::internal)?;
     for (name, value) in answer.headers {
@@ -55,15 +55,13 @@ pub fn response(answer: Answer, expires_at: OffsetDateTime) -> ApiResult<Respons
         let value = HeaderValue::try_from(value).map_err(ApiError::internal)?;
         response.headers_mut().insert(name, value);
     }
-    expire(&mut response, expires_at);
     Ok(response)
 }
 
-/// Publishes until when the answer is kept.
-pub fn expire(response: &mut Response, expires_at: OffsetDateTime) {
+/// As `Idempotency-Expires` says until when the answer is kept.
+pub fn date(expires_at: OffsetDateTime) -> HeaderValue {
     let date = httpdate::fmt_http_date(SystemTime::from(expires_at));
-    let date = HeaderValue::try_from(date).expect("a date is letters and digits");
-    response.headers_mut().insert(IDEMPOTENCY_EXPIRES, date);
+    HeaderValue::try_from(date).expect("a date is letters and digits")
 }
 
 fn kept(

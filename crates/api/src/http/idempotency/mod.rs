@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a request that is sent again gets the answer it had, and has no second effect.
 //!
 //! A handler takes [`Keyed`] in the place of `Body` and does its work in [`Keyed::once`]; the transaction that has the effect
-//! also finishes the claim, with the answer. A refusal that follows from the request is kept as well. What may be different next
+//! also finishes the claim, with the answer. An RPC makes one of the same words that the route has, so that a key is the same for both. A refusal that follows from the request is kept as well. What may be different next
 //! time (a limit, a failed dependency, a deadline, a bug) is not, and the key is free again.
 
 mod answer;
@@ -21,9 +21,10 @@ use data::{
     postgres::Db,
 };
 use garde::Validate;
-use http::{HeaderValue, StatusCode, request::Parts};
-use serde::de::DeserializeOwned;
+use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -82,11 +83,36 @@ fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
     // The one in the parts lacks what the routers above the handler's have taken off.
     let whole = parts.extensions.get::<OriginalUri>();
     let target = whole.map_or(&parts.uri, |OriginalUri(uri)| uri);
+    digest(&format!("{} {target}", parts.method), body)
+}
+
+fn digest(line: &str, body: &[u8]) -> [u8; 32] {
     Sha256::new()
-        .chain_update(format!("{} {target}\n", parts.method))
+        .chain_update(line)
+        .chain_update("\n")
         .chain_update(body)
         .finalize()
         .into()
+}
+
+impl<T: Serialize> Keyed<T> {
+    /// What the route `operation`, such as `POST /v1/orders`, would have been asked in plain JSON.
+    pub fn of_parts(
+        parts: &Parts,
+        operation: &str,
+        body: T,
+        config: Arc<Config>,
+    ) -> ApiResult<Self> {
+        let bytes = serde_json::to_vec(&body).map_err(ApiError::internal)?;
+        Ok(Self {
+            body,
+            key: key::key_of(&parts.headers)?,
+            operation: operation.to_owned(),
+            fingerprint: digest(operation, &bytes),
+            request_id: parts.extensions.get().cloned().unwrap_or_default(),
+            config,
+        })
+    }
 }
 
 impl<T> Keyed<T> {
@@ -97,7 +123,7 @@ impl<T> Keyed<T> {
         db: &Db,
         caller: Uuid,
         work: impl AsyncFnOnce(T, &Claim) -> ApiResult<Answer>,
-    ) -> ApiResult<Response> {
+    ) -> ApiResult<Outcome> {
         let request = data::idempotency::Request {
             operation: &self.operation,
             caller,
@@ -106,15 +132,14 @@ impl<T> Keyed<T> {
         };
         match claim(db, &self.config, &request).await? {
             Claimed::Ours(claim) => {
-                let outcome = work(self.body, &claim).await;
-                conclude(db, &claim, &self.request_id, outcome).await
+                let answer = work(self.body, &claim).await;
+                Ok(conclude(db, &claim, &self.request_id, answer).await)
             }
-            Claimed::Answered(answer, expires_at) => {
-                let mut response = answer::response(answer, expires_at)?;
-                let replayed = HeaderValue::from_static("true");
-                response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
-                Ok(response)
-            }
+            Claimed::Answered(answer, expires_at) => Ok(Outcome {
+                answer: Ok(answer),
+                expires_at: Some(expires_at),
+                is_replayed: true,
+            }),
             Claimed::Running => Err(ApiError::in_use()),
             Claimed::OtherRequest => Err(ApiError::invalid(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -125,32 +150,68 @@ impl<T> Keyed<T> {
     }
 }
 
+/// What became of a request with a key.
+#[derive(Debug)]
+pub struct Outcome {
+    pub answer: ApiResult<Answer>,
+    /// Until when the same key gets the same answer; none where it is not kept.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Whether it was given before.
+    pub is_replayed: bool,
+}
+
+impl Outcome {
+    /// What goes with the answer.
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(expires_at) = self.expires_at {
+            headers.insert(IDEMPOTENCY_EXPIRES, answer::date(expires_at));
+        }
+        if self.is_replayed {
+            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+        headers
+    }
+}
+
+impl IntoResponse for Outcome {
+    fn into_response(self) -> Response {
+        let headers = self.headers();
+        let response = self.answer.and_then(answer::response);
+        let mut response = response.into_response();
+        response.headers_mut().extend(headers);
+        response
+    }
+}
+
 /// Ends a claim whose work has not finished it: keeps a refusal that will be the same next time, and lets go of the key after
 /// any other.
 pub async fn conclude(
     db: &Db,
     claim: &Claim,
     id: &RequestId,
-    outcome: ApiResult<Answer>,
-) -> ApiResult<Response> {
-    let refusal = match outcome {
-        Ok(answer) => return answer::response(answer, claim.expires_at()),
-        Err(refusal) => refusal,
+    answer: ApiResult<Answer>,
+) -> Outcome {
+    let is_kept = match &answer {
+        Ok(_) => true,
+        Err(refusal) => {
+            let is_kept = is_final(refusal);
+            let concluded = match is_kept {
+                true => claim.answer(db, &problem(refusal, id)).await,
+                false => claim.release(db).await,
+            };
+            if let Err(error) = &concluded {
+                // Nothing has happened that is not recorded; the lease ends by itself.
+                tracing::debug!(%error, "an idempotency key was left to its lease");
+            }
+            is_kept && concluded.is_ok()
+        }
     };
-    let is_kept = is_final(&refusal);
-    let concluded = match is_kept {
-        true => claim.answer(db, &problem(&refusal, id)).await,
-        false => claim.release(db).await,
-    };
-    if let Err(error) = &concluded {
-        // Nothing has happened that is not recorded; the lease ends by itself.
-        tracing::debug!(%error, "an idempotency key was left to its lease");
+    Outcome {
+        answer,
+        expires_at: is_kept.then(|| claim.expires_at()),
+        is_replayed: false,
     }
-    let mut response = refusal.into_response();
-    if is_kept && concluded.is_ok() {
-        answer::expire(&mut response, claim.expires_at());
-    }
-    Ok(response)
 }
 
 /// Whether the same request is to be refused in the same way for as long as its key is remembered.

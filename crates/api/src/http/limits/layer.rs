@@ -95,11 +95,13 @@ impl LimitLayer {
         let extensions = request.extensions();
         let client = ClientAddress::in_extensions(extensions);
         let deadline = deadline_in(extensions);
-        let route = extensions
-            .get::<Envelope>()
-            .map_or(Criticality::Critical, |envelope| envelope.route);
-        let policy = Policy::of_address(request.method(), route);
-        let id = self.cookie.read(request.headers());
+        let envelope = extensions.get::<Envelope>();
+        let (is_read, route) = envelope.map_or_else(
+            || (request.method().is_safe(), Criticality::Critical),
+            |envelope| (envelope.is_read, envelope.route),
+        );
+        let policy = Policy::of_address(is_read, route);
+        let id = self.cookie.presented(request.headers());
         if let Some(id) = &id
             && let Some(wait) = limits.refused_for(id, policy.of_user())
         {

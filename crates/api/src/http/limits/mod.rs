@@ -28,7 +28,7 @@ use data::{
     redis::Redis,
     sessions::{self, SessionId},
 };
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue};
 use prometheus_client::registry::Registry;
 use resilience::{
     Asked, Criticality, Decision, Keyed, Limit, Quota, Rate, Reach, Standing, Verdict,
@@ -57,8 +57,8 @@ impl Policy {
     ];
 
     /// An expendable write counts as a read: it must not use up what its sender signs in with.
-    fn of_address(method: &Method, route: Criticality) -> Self {
-        match method.is_safe() || route == Criticality::Sheddable {
+    fn of_address(is_read: bool, route: Criticality) -> Self {
+        match is_read || route == Criticality::Sheddable {
             true => Self::AddressRead,
             false => Self::AddressWrite,
         }
