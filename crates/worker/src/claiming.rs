@@ -7,6 +7,7 @@
 //! too, but with an old backlog it puts fifty thousand old jobs for analytics before one new payment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use data::Error;
 use data::postgres::{Consistency, Positions};
@@ -22,6 +23,9 @@ use crate::store::{self, Claimed, Menu};
 
 /// The two lanes, as the statement numbers them.
 const LANES: [Lane; 2] = [Lane::Critical, Lane::Expendable];
+
+/// So much sooner is looked again after something was found.
+const LOOK_AGAIN: u32 = 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lane {
@@ -52,8 +56,8 @@ pub(crate) async fn claim(shared: &Arc<Shared>, stop: &CancellationToken) {
         }
         turn = turn.wrapping_add(1);
         // Not given up halfway: what a claim takes would be nobody's until the lease ends.
-        let may_be_more = match take(shared, &menu, stop).await {
-            Ok(taken) => taken > 0 && menu.may_have_left(taken),
+        let taken = match take(shared, &menu, stop).await {
+            Ok(taken) => taken,
             Err(error) => {
                 if !has_failed {
                     tracing::warn!(%error, "jobs cannot be claimed");
@@ -64,14 +68,19 @@ pub(crate) async fn claim(shared: &Arc<Shared>, stop: &CancellationToken) {
             }
         };
         has_failed = false;
-        if !may_be_more {
-            stop.run_until_cancelled(wait(shared, &menu)).await;
+        if taken == 0 || !menu.may_have_left(taken) {
+            let pause = match taken {
+                0 => config.poll_pause(),
+                // Not everybody who enqueues says so while others do.
+                _ => config.poll_pause() / LOOK_AGAIN,
+            };
+            stop.run_until_cancelled(wait(shared, &menu, pause)).await;
         }
     }
 }
 
 /// Waits until there may be something to claim.
-async fn wait(shared: &Shared, menu: &Menu) {
+async fn wait(shared: &Shared, menu: &Menu, pause: Duration) {
     let freed = async {
         match menu.kinds.len() < shared.registry.kinds.len() {
             true => shared.held.freed().await,
@@ -81,7 +90,7 @@ async fn wait(shared: &Shared, menu: &Menu) {
     tokio::select! {
         () = shared.wake.notified() => {}
         () = freed => {}
-        () = sleep(shared.config.poll_pause()) => {}
+        () = sleep(pause) => {}
     }
 }
 

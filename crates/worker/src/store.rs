@@ -15,6 +15,9 @@ use time::OffsetDateTime;
 /// How many rows the series has, see the module.
 const ONCE: i32 = 1;
 
+/// The advisory lock of whoever is going to say that there are jobs: any number, the same in every release.
+const WORD: i64 = 0x6a6f_6273;
+
 /// What is to be inserted, by columns.
 #[derive(Debug, Default)]
 pub(crate) struct NewRows {
@@ -29,6 +32,10 @@ pub(crate) struct NewRows {
 }
 
 /// Inserts jobs, and says so when the transaction commits if any of them can be run at once.
+///
+/// Of transactions that do so at the same time one says it. Those that have something to say commit one after the other in the
+/// whole server, each when the one before is on disk (`PreCommit_Notify` in Postgres's `async.c`), so orders would wait for each
+/// other. Those who are told look again soon, and find what the others have committed meanwhile.
 pub(crate) async fn insert<P: Place>(tx: &mut Tx<P>, new: &NewRows) -> Result<Vec<i64>, Error> {
     let rows = tx
         .fetch_all(sqlx::query!(
@@ -42,7 +49,8 @@ pub(crate) async fn insert<P: Place>(tx: &mut Tx<P>, new: &NewRows) -> Result<Ve
                    on conflict (kind, unique_key) where unique_key is not null do nothing
                    returning id, run_at
                )
-               select id, (select pg_notify('jobs', '')::text from inserted where run_at <= now() limit 1) as told
+               select id, (select case when pg_try_advisory_xact_lock($9) then pg_notify('jobs', '')::text end
+                           from inserted where run_at <= now() limit 1) as told
                from inserted order by id"#,
             &new.kinds as &[&str],
             &new.versions,
@@ -52,6 +60,7 @@ pub(crate) async fn insert<P: Place>(tx: &mut Tx<P>, new: &NewRows) -> Result<Ve
             &new.delays_s,
             &new.untils as &[Option<OffsetDateTime>],
             &new.contexts,
+            WORD,
         ))
         .await?;
     Ok(rows.into_iter().map(|row| row.id).collect())

@@ -197,7 +197,7 @@ impl SessionCookie {
     }
 
     /// The id in the cookie, if it has the form of one.
-    fn read(self, headers: &HeaderMap) -> Option<SessionId> {
+    pub fn read(self, headers: &HeaderMap) -> Option<SessionId> {
         SessionId::parse(self.0.read(headers)?)
     }
 }

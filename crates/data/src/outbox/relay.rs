@@ -18,6 +18,9 @@ use crate::postgres::{Clusters, Listener, Tx};
 /// What emitting says.
 const CHANNEL: &str = "outbox";
 
+/// When it is looked again after something was found.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// The longest pause after the first failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,8 +37,10 @@ pub struct Relay<S> {
 enum Look {
     /// Somebody else delivers.
     Elsewhere,
-    /// Everything was delivered.
+    /// There was nothing.
     Empty,
+    /// Everything was delivered.
+    Done,
     /// A whole batch was, and there may be more.
     More,
 }
@@ -69,11 +74,13 @@ impl<S: Sink> Relay<S> {
         loop {
             let is_last = stop.is_cancelled();
             let look = self.look(&mut listener).await;
-            let is_relaying = matches!(look, Ok(Look::Empty | Look::More));
+            let is_relaying = matches!(look, Ok(Look::Empty | Look::Done | Look::More));
             self.metrics.is_relaying.set(i64::from(is_relaying));
             let pause = match &look {
                 Ok(Look::More) => Duration::ZERO,
                 Ok(Look::Empty) => self.config.poll_interval,
+                // Not everybody who emits says so while others do.
+                Ok(Look::Done) => LOOK_AGAIN.min(self.config.poll_interval),
                 // Spread, so that those who wait do not all come at once.
                 Ok(Look::Elsewhere) => self.config.standby_interval.mul_f64(0.5 + fastrand::f64()),
                 Err(error) => {
@@ -141,7 +148,7 @@ impl<S: Sink> Relay<S> {
         store::delete(tx, &ids).await?;
         self.note(&events);
         Ok(match ids.len() < self.config.batch as usize {
-            true => Look::Empty,
+            true => Look::Done,
             false => Look::More,
         })
     }

@@ -13,6 +13,11 @@ pub(super) struct Kept {
     pub(super) event: Event,
 }
 
+/// The lock of whoever is going to say that there are events.
+const WORD: i64 = RELAY + 1;
+
+/// Of transactions that emit at the same time one says so. Those that have something to say commit one after the other in the whole
+/// server (`PreCommit_Notify` in Postgres's `async.c`), so orders would wait for each other. The relay looks again soon after it has found something.
 pub(super) async fn insert<P: Place>(tx: &mut Tx<P>, events: &[NewEvent]) -> Result<(), Error> {
     let topics: Vec<&str> = events.iter().map(|event| event.topic).collect();
     let keys: Vec<_> = events.iter().map(|event| event.key).collect();
@@ -24,13 +29,14 @@ pub(super) async fn insert<P: Place>(tx: &mut Tx<P>, events: &[NewEvent]) -> Res
                from unnest($1::text[], $2::uuid[], $3::jsonb[]) with ordinality as event (topic, key, body, number)
                order by event.number
            )
-           select pg_notify('outbox', '')::text as "notified!""#,
+           select case when pg_try_advisory_xact_lock($4) then pg_notify('outbox', '')::text end as told"#,
         &topics as &[&str],
         &keys,
         &bodies,
+        WORD,
     ))
     .await
-    .map(|_: String| ())
+    .map(drop)
 }
 
 /// Whether there is anything to deliver.

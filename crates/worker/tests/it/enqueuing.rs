@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use data::Error;
 use data::postgres::Committed;
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -69,8 +70,7 @@ async fn a_job_runs_when_it_is_due_and_one_that_is_said_runs_at_once() {
     let worker = rig.work(mails(&seen), |config| {
         config.poll_interval = Duration::from_secs(10)
     });
-    rig.until("pg_stat_activity where application_name = 'holdfast-jobs' and datname = current_database()", 1)
-        .await;
+    until_listening(&rig).await;
     let begun = Instant::now();
 
     rig.enqueue([&Mail(1)]).await;
@@ -92,6 +92,39 @@ async fn a_job_runs_when_it_is_due_and_one_that_is_said_runs_at_once() {
     let took = begun.elapsed();
     println!("jobs that were due in 1 s ran after {took:?}");
     assert!(took > Duration::from_millis(900), "{took:?}");
+}
+
+#[tokio::test]
+async fn of_many_that_enqueue_at_once_not_all_have_to_say_so() {
+    const AT_ONCE: u32 = 200;
+    let mut rig = Rig::start().await;
+    let seen = Seen::default();
+    rig.work(mails(&seen), |config| {
+        config.poll_interval = Duration::from_secs(20);
+    });
+    until_listening(&rig).await;
+    let begun = Instant::now();
+
+    let one = |n| {
+        let rig = &rig;
+        async move { rig.enqueue([&Mail(n)]).await }
+    };
+    join_all((0..AT_ONCE).map(one)).await;
+    let enqueued = begun.elapsed();
+    seen.reach(AT_ONCE as usize).await;
+
+    let took = begun.elapsed();
+    println!(
+        "{AT_ONCE} transactions at once, {enqueued:?} until all had committed, {took:?} until all had run, with a poll every 20 s"
+    );
+    assert!(took < enqueued + Duration::from_secs(8), "{took:?}");
+}
+
+/// Leases are renewed on the connection that listens, and not before it does.
+async fn until_listening(rig: &Rig) {
+    let listening = "pg_stat_activity where application_name = 'holdfast-jobs' and datname = current_database()
+        and query like '%renewed%'";
+    rig.until(listening, 1).await;
 }
 
 /// What a payload was in its first version.
