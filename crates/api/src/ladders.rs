@@ -149,11 +149,10 @@ fn longer_drain(closing: Duration) -> Fault {
 
 /// Delivering must end before the server ends a transaction that waits for it.
 pub(crate) fn outbox(settings: &Settings) -> Vec<Fault> {
-    let (outbox, postgres, redis) = (&settings.outbox, &settings.postgres, &settings.redis);
+    let (outbox, postgres) = (&settings.outbox, &settings.postgres);
     let deliver_timeout = ("outbox.deliver_timeout", outbox.deliver_timeout);
     [
         ladder(&[
-            ("redis.command_timeout", redis.command_timeout),
             deliver_timeout,
             (
                 "postgres.idle_in_transaction_timeout",

@@ -24,7 +24,9 @@ pub struct TooSlow;
 pub(super) struct Queue {
     bytes_max: usize,
     waiting: Mutex<Waiting>,
-    changed: Notify,
+    /// For whoever waits for items. A word goes to one waiter only, so there is another for whoever waits for the end.
+    filled: Notify,
+    cut: Notify,
 }
 
 #[derive(Default)]
@@ -39,7 +41,8 @@ impl Queue {
         Self {
             bytes_max,
             waiting: Mutex::default(),
-            changed: Notify::new(),
+            filled: Notify::new(),
+            cut: Notify::new(),
         }
     }
 
@@ -53,12 +56,13 @@ impl Queue {
         if waiting.bytes + bytes > self.bytes_max {
             waiting.is_cut = true;
             waiting.items = VecDeque::new();
+            self.cut.notify_one();
         } else {
             waiting.bytes += bytes;
             waiting.items.push_back(item);
         }
         drop(waiting);
-        self.changed.notify_one();
+        self.filled.notify_one();
     }
 
     pub(super) fn pop(&self) -> Result<Option<Item>, TooSlow> {
@@ -80,14 +84,21 @@ impl Queue {
     }
 
     /// Waits for the next item, or until the client is cut off.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+    pub(super) async fn filled(&self) {
+        while !self.has_news() {
+            self.filled.notified().await;
+        }
     }
 
-    /// Waits until the client is cut off.
+    fn has_news(&self) -> bool {
+        let waiting = self.lock();
+        waiting.is_cut || !waiting.items.is_empty()
+    }
+
+    /// Waits until the client is cut off. Only one may wait for it.
     pub(super) async fn cut(&self) {
         while !self.lock().is_cut {
-            self.changed().await;
+            self.cut.notified().await;
         }
     }
 
@@ -103,5 +114,60 @@ fn bytes(item: &Item) -> usize {
     match item {
         Item::Message(_, message) => message.bytes(),
         Item::Refetch(..) => size_of::<Item>(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt;
+    use uuid::Uuid;
+
+    use super::super::place::Offset;
+    use super::*;
+
+    fn item(bytes: usize) -> Item {
+        let offset = Offset { ms: 1, number: 0 };
+        let message = Message {
+            id: Uuid::nil(),
+            key: Uuid::nil(),
+            body: "x".repeat(bytes).into(),
+            position: Position { epoch: 1, offset },
+            previous: offset,
+        };
+        Item::Message(0, Arc::new(message))
+    }
+
+    #[test]
+    fn what_is_taken_makes_room_and_what_has_none_cuts() {
+        let queue = Queue::new(1000);
+        for _ in 0..10 {
+            queue.push(item(500));
+            assert!(queue.pop().unwrap().is_some());
+        }
+        assert!(queue.pop().unwrap().is_none());
+
+        queue.push(item(500));
+        queue.push(item(500));
+
+        assert!(matches!(queue.pop(), Err(TooSlow)));
+        assert!(queue.cut().now_or_never().is_some());
+        assert!(queue.filled().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_takes_no_word_from_who_waits_for_items() {
+        let queue = Queue::new(1000);
+        let mut cut = pin!(queue.cut());
+        assert!(cut.as_mut().now_or_never().is_none());
+        let mut filled = pin!(queue.filled());
+        assert!(filled.as_mut().now_or_never().is_none());
+
+        queue.push(item(500));
+        assert!(filled.now_or_never().is_some());
+        queue.push(item(500));
+
+        assert!(cut.now_or_never().is_some());
     }
 }

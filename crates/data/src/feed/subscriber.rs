@@ -112,12 +112,12 @@ impl Subscriber {
 
     /// Waits until there may be something, or the client is cut off. Nothing is lost when it is not waited for to the end.
     pub async fn filled(&self) {
-        if self.missed.is_empty() && self.queue.is_empty() {
-            self.queue.changed().await;
+        if self.missed.is_empty() {
+            self.queue.filled().await;
         }
     }
 
-    /// Waits until the client is cut off, as it does not take what waits for it.
+    /// Waits until the client is cut off, as it does not take what waits for it. Only one may wait for that.
     pub fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
         let queue = Arc::clone(&self.queue);
         async move { queue.cut().await }

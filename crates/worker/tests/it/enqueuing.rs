@@ -122,7 +122,8 @@ async fn of_many_that_enqueue_at_once_not_all_have_to_say_so() {
 
 /// Leases are renewed on the connection that listens, and not before it does.
 async fn until_listening(rig: &Rig) {
-    let listening = "pg_stat_activity where application_name = 'holdfast-jobs' and datname = current_database()
+    let listening =
+        "pg_stat_activity where application_name = 'holdfast-jobs' and datname = current_database()
         and query like '%renewed%'";
     rig.until(listening, 1).await;
 }

@@ -421,8 +421,9 @@ async fn an_order_of_many_lines_costs_as_many_statements_as_one_of_one() {
             .await;
 
         assert_eq!(answer.status, StatusCode::CREATED);
-        // Claim the key; take the stock, keep the order, keep its lines, finish the claim; begin and commit around them.
-        assert_eq!(cost.statements(), [7, 0], "{cost:?}");
+        // Claim the key; take the stock, keep the order, keep its lines, say so, finish the claim, have it confirmed; begin and
+        // commit around them.
+        assert_eq!(cost.statements(), [9, 0], "{cost:?}");
     }
 }
 

@@ -261,6 +261,7 @@ async fn an_allowed_origin_may_write() {
 async fn every_route_asks_for_a_session_but_the_public_ones() {
     let app = TestApp::start().await;
     let public = [
+        "GET /v1/live",
         "GET /v1/products",
         "GET /v1/products/{id}",
         "GET /v1/products/{id}/recommendations",

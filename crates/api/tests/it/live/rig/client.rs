@@ -53,7 +53,15 @@ impl Socket {
     /// Opens one and hears the first frame.
     pub async fn open(address: SocketAddr, query: &str, headers: &Headers) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        Self::open_on(stream, query, headers).await
+        Self::open_on(stream, query, headers).await.hello().await
+    }
+
+    /// The same by who was here before. The first frame may be the last: a process may end meanwhile.
+    pub async fn come_back(address: SocketAddr, token: String) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let query = format!("resume={token}");
+        let socket = Self::open_on(stream, &query, &[]).await;
+        Self { token, ..socket }
     }
 
     /// The same, of a client whose kernel keeps as little for it as may be.
@@ -61,7 +69,7 @@ impl Socket {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let stream = socket.connect(address).await.unwrap();
-        Self::open_on(stream, "", &[]).await
+        Self::open_on(stream, "", &[]).await.hello().await
     }
 
     async fn open_on(stream: TcpStream, query: &str, headers: &Headers) -> Self {
@@ -74,15 +82,18 @@ impl Socket {
         }
         let handshake = timeout(PATIENCE, client_async(request, stream));
         let (stream, _) = handshake.await.expect("no answer to a handshake").unwrap();
-        let mut socket = Self {
+        Self {
             stream,
             token: String::new(),
-        };
-        match socket.next().await {
+        }
+    }
+
+    async fn hello(mut self) -> Self {
+        match self.next().await {
             Heard::Frame(hello) => assert_eq!(hello["type"], "hello"),
             closed @ Heard::Closed(..) => panic!("{closed:?}"),
         }
-        socket
+        self
     }
 
     /// The next frame or the end. A connection that is cut without a word has the code 1006, as browsers say.
