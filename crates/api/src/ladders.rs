@@ -149,21 +149,9 @@ fn longer_drain(closing: Duration) -> Fault {
 
 /// Delivering must end before the server ends a transaction that waits for it.
 pub(crate) fn outbox(settings: &Settings) -> Vec<Fault> {
-    let (outbox, postgres) = (&settings.outbox, &settings.postgres);
-    let deliver_timeout = ("outbox.deliver_timeout", outbox.deliver_timeout);
-    [
-        ladder(&[
-            deliver_timeout,
-            (
-                "postgres.idle_in_transaction_timeout",
-                postgres.idle_in_transaction_timeout,
-            ),
-        ]),
-        // What is on its way when the process is told to end is delivered.
-        ladder(&[
-            deliver_timeout,
-            ("jobs.stop_timeout", settings.jobs.stop_timeout),
-        ]),
-    ]
-    .concat()
+    let idle_in_transaction = settings.postgres.idle_in_transaction_timeout;
+    ladder(&[
+        ("outbox.deliver_timeout", settings.outbox.deliver_timeout),
+        ("postgres.idle_in_transaction_timeout", idle_in_transaction),
+    ])
 }

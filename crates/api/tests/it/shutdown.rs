@@ -70,7 +70,6 @@ async fn a_request_that_does_not_end_is_cut_and_reported_by_the_exit_code() {
     let settings = [
         ("HOLDFAST__SHUTDOWN__DRAIN_TIMEOUT", "700ms"),
         ("HOLDFAST__HTTP__READ_DEADLINE", "500ms"),
-        ("HOLDFAST__LIVE__RESUME_TIMEOUT", "100ms"),
         ("HOLDFAST__HTTP__WRITE_DEADLINE", "600ms"),
         ("HOLDFAST__POSTGRES__STATEMENT_TIMEOUT", "450ms"),
         ("HOLDFAST__POSTGRES__CONNECT_TIMEOUT", "440ms"),

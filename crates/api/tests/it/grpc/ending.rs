@@ -107,7 +107,7 @@ async fn waiting(admin_url: &str) {
 }
 
 /// With deadlines that fit into it.
-const AGED: [(&str, &str); 8] = [
+const AGED: [(&str, &str); 9] = [
     ("HOLDFAST__GRPC__CONNECTION_AGE", "300ms"),
     ("HOLDFAST__GRPC__CONNECTION_AGE_GRACE", "700ms"),
     ("HOLDFAST__HTTP__READ_DEADLINE", "500ms"),
