@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     process::{ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -170,7 +170,10 @@ impl Service {
 
     /// Everything logged so far.
     pub fn log(&self) -> String {
-        self.logs.lines.lock().unwrap().join("\n")
+        let lines = self.logs.lines.lock();
+        // Asked for by a test that fails, perhaps while it holds the lock.
+        let lines = lines.unwrap_or_else(PoisonError::into_inner);
+        lines.join("\n")
     }
 }
 
@@ -279,10 +282,8 @@ impl Logs {
             match found {
                 Some(line) => return line,
                 None if Instant::now() > deadline => {
-                    panic!(
-                        "{text:?} was not logged:\n{}",
-                        self.lines.lock().unwrap().join("\n")
-                    )
+                    let lines = self.lines.lock().unwrap().join("\n");
+                    panic!("{text:?} was not logged:\n{lines}")
                 }
                 None => sleep(Duration::from_millis(5)).await,
             }

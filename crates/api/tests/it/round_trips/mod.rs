@@ -66,6 +66,8 @@ impl Metered {
         ]);
         let neighbour = Service::start(&database, &settings).await;
         settings.extend([
+            // The neighbour does, whom nobody counts.
+            ("HOLDFAST__JOBS__RUN_IN_SERVE", "false"),
             ("HOLDFAST__POSTGRES__PRIMARY_URL", primary.url()),
             ("HOLDFAST__POSTGRES__REPLICA_URLS", replica.url()),
             ("HOLDFAST__REDIS__URL", redis.url()),
