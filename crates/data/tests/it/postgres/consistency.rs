@@ -212,7 +212,7 @@ async fn the_reads_of_a_client_do_not_go_back_in_time() {
     .await;
     stack
         .standby()
-        .apply_delay(Duration::from_secs(5))
+        .apply_delay(Duration::from_secs(60))
         .await
         .unwrap();
     write(&rig, 2, 7).await;
