@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{http::config::between_1ms_and_1h, ranges::between};
 
-/// The settings under `live`. A socket is an open WebSocket or an open stream of events.
+/// The settings under `live`. A socket is an open WebSocket, or an open stream of events or of an RPC.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

@@ -1,21 +1,19 @@
-//! One stream of server-sent events: the same messages, for clients that cannot have a WebSocket. A browser comes back by itself, and
-//! says with which token.
+//! Server-sent events: the same messages, for clients that cannot have a WebSocket. A browser comes back by itself, and says with which
+//! token.
 
-use std::{convert::Infallible, pin::Pin};
+use std::convert::Infallible;
 
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use data::feed::{Subscriber, TooSlow};
-use futures::{Stream, future::BoxFuture, stream};
+use futures::{Stream, stream};
 use http::{HeaderName, header};
-use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    Client, Live,
     model::{Close, Frame},
+    stream::{OpenStream, Word},
 };
 
 const HEADERS: [(HeaderName, &str); 3] = [
@@ -29,113 +27,47 @@ const HEADERS: [(HeaderName, &str); 3] = [
 const EVENTS_BYTES: usize = 16 * 1024;
 
 /// Answers with a stream.
-pub(super) fn answer(live: Live, client: Client) -> Response {
-    (HEADERS, Body::from_stream(events(live, client))).into_response()
+pub(super) fn answer(open: OpenStream) -> Response {
+    (HEADERS, Body::from_stream(events(open))).into_response()
 }
 
-fn events(live: Live, client: Client) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let Client { subscriber, place } = client;
-    let sockets = live.0.sockets.clone();
-    let end = async move {
-        tokio::select! {
-            () = place.session_ended() => Close::SessionEnded,
-            () = sockets.time_to_leave() => Close::Restart,
-        }
-    };
-    let open = Open {
-        idle: Box::pin(sleep(live.0.config.ping_interval)),
-        live,
-        subscriber,
-        end: Box::pin(end),
-        said: Said::Nothing,
-    };
+fn events(open: OpenStream) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold(open, |mut open| async move {
-        let events = open.next().await?;
+        let word = open.next().await?;
+        let mut events = text(&open, &word);
+        while events.len() < EVENTS_BYTES
+            && let Some(delivery) = open.try_next()
+        {
+            events += &event(&open, &Frame::Delivery(&delivery));
+        }
         Some((Ok(events.into()), open))
     })
 }
 
-/// A stream that is read.
-struct Open {
-    live: Live,
-    subscriber: Subscriber,
-    /// Ends with the reason to end; it holds the stream's place among all.
-    end: BoxFuture<'static, Close>,
-    /// Until the client's side has to hear something, be it nothing.
-    idle: Pin<Box<Sleep>>,
-    said: Said,
+fn text(open: &OpenStream, word: &Word) -> String {
+    match word {
+        Word::Hello { is_delayed } => event(
+            open,
+            &Frame::Hello {
+                is_delayed: *is_delayed,
+            },
+        ),
+        Word::Delivery(delivery) => event(open, &Frame::Delivery(delivery)),
+        Word::Token => event(open, &Frame::Token),
+        Word::Nothing => ":\n\n".to_owned(),
+        Word::Goodbye(Close::Restart) => {
+            let after = open.reconnect_after();
+            let last = event(open, &Frame::Reconnect { after });
+            format!("retry: {}\n{last}", after.as_millis())
+        }
+        Word::Goodbye(close) => format!("data: {}\n\n", Frame::Close(*close).json("")),
+    }
 }
 
-/// How far a stream is.
-enum Said {
-    Nothing,
-    Hello,
-    Goodbye,
-}
-
-impl Open {
-    /// What is to be sent next, as soon as there is anything.
-    async fn next(&mut self) -> Option<String> {
-        match self.said {
-            Said::Goodbye => return None,
-            Said::Nothing => {
-                self.said = Said::Hello;
-                return Some(self.event(&self.live.hello(&self.subscriber)));
-            }
-            Said::Hello => {}
-        }
-        loop {
-            match self.news() {
-                Ok(news) if !news.is_empty() => return Some(news),
-                Ok(_) => {}
-                Err(TooSlow) => return Some(self.goodbye(Close::TooSlow)),
-            }
-            tokio::select! {
-                close = &mut self.end => return Some(self.goodbye(close)),
-                () = self.subscriber.filled() => {}
-                () = &mut self.idle => return Some(self.sign_of_life()),
-            }
-        }
-    }
-
-    /// All that waits, up to what is sent at once.
-    fn news(&mut self) -> Result<String, TooSlow> {
-        let mut news = String::new();
-        while news.len() < EVENTS_BYTES
-            && let Some(delivery) = self.subscriber.try_next()?
-        {
-            let token = self.subscriber.token();
-            news += &self.event(&self.live.delivered(&delivery, &token));
-        }
-        Ok(news)
-    }
-
-    /// A browser says the event's id when it comes back.
-    fn event(&self, json: &str) -> String {
-        let token = self.subscriber.token();
-        // A line break would end the field.
-        let json = json.replace('\n', "\ndata: ");
-        format!("id: {token}\ndata: {json}\n\n")
-    }
-
-    fn sign_of_life(&mut self) -> String {
-        let interval = self.live.0.config.ping_interval;
-        self.idle.as_mut().reset(Instant::now() + interval);
-        match self.subscriber.catch_up() {
-            true => self.event(&Frame::Token.json(&self.subscriber.token())),
-            false => ":\n\n".to_owned(),
-        }
-    }
-
-    fn goodbye(&mut self, close: Close) -> String {
-        self.said = Said::Goodbye;
-        self.live.0.metrics.closed(close);
-        if close != Close::Restart {
-            let json = Frame::Close(close).json("");
-            return format!("data: {json}\n\n");
-        }
-        let after = self.live.0.config.reconnect_spread.mul_f64(fastrand::f64());
-        let json = Frame::Reconnect { after }.json(&self.subscriber.token());
-        format!("retry: {}\n{}", after.as_millis(), self.event(&json))
-    }
+/// A browser says the event's id when it comes back.
+fn event(open: &OpenStream, frame: &Frame<'_>) -> String {
+    let token = open.token();
+    // A line break would end the field.
+    let json = frame.json(&token).replace('\n', "\ndata: ");
+    format!("id: {token}\ndata: {json}\n\n")
 }

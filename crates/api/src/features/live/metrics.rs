@@ -20,6 +20,7 @@ const DELAYS: [f64; 12] = [
 pub(super) enum Kind {
     WebSocket,
     Events,
+    Rpc,
 }
 
 impl Kind {
@@ -27,6 +28,7 @@ impl Kind {
         let kind = match self {
             Self::WebSocket => "websocket",
             Self::Events => "events",
+            Self::Rpc => "rpc",
         };
         KindLabel { kind }
     }

@@ -1,5 +1,5 @@
 //! What happens, told as it happens: to each customer what becomes of their orders, to everybody what is left of products. Over a
-//! WebSocket, or where there can be none a stream of server-sent events, with the same messages.
+//! WebSocket, or where there can be none a stream of server-sent events, with the same messages. RPCs that stream go by the same way.
 //!
 //! Nothing here is the truth: a client fetches the state by the API and is told here when it changes. What it misses while it is away
 //! it is told when it comes back, to any process, and where that cannot be it is told to fetch the state anew.
@@ -10,11 +10,12 @@ mod metrics;
 mod model;
 mod socket;
 mod sockets;
+mod stream;
 
 #[cfg(test)]
 mod http_tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{
@@ -34,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
-pub use model::{TOPICS, Topic};
+pub use model::{Close, TOPICS, Topic};
+pub use stream::{OpenStream, Word};
 
 use self::{
     metrics::{Kind, Metrics},
@@ -120,7 +122,7 @@ async fn open_live(
 ) -> ApiResult<Response> {
     if !headers.contains_key(header::UPGRADE) {
         let client = live.admit(Kind::Events, asked).await?;
-        return Ok(events::answer(live, client));
+        return Ok(events::answer(OpenStream::new(live, client)));
     }
     let upgrade = upgrade.map_err(|rejection| {
         ApiError::invalid(
@@ -160,12 +162,13 @@ impl FromRequestParts<AppState> for Asked {
         });
         let last_event_id = parts.headers.get("last-event-id");
         let last_event_id = last_event_id.and_then(|id| id.to_str().ok());
+        let Visitor { tenant, deadline } = Visitor::of(parts);
         Ok(Self {
             topics: interests.collect(),
             resume: params.resume(last_event_id),
             session,
-            tenant: tenant(parts),
-            deadline: edge::extract::deadline_of(parts),
+            tenant,
+            deadline,
         })
     }
 }
@@ -185,12 +188,32 @@ fn require_our_own(parts: &Parts, state: &AppState) -> ApiResult<()> {
     ))
 }
 
-fn tenant(parts: &Parts) -> Tenant {
-    let envelope = parts.extensions.get::<Envelope>();
-    envelope.map_or_else(
-        || Tenant::Address(ClientAddress::in_extensions(&parts.extensions).network()),
-        |envelope| envelope.tenant.clone(),
-    )
+/// Whose request it is, and until when it may take to be let in.
+pub struct Visitor {
+    tenant: Tenant,
+    deadline: Instant,
+}
+
+impl Visitor {
+    fn of(parts: &Parts) -> Self {
+        let envelope = parts.extensions.get::<Envelope>();
+        let tenant = envelope.map_or_else(
+            || Tenant::Address(ClientAddress::in_extensions(&parts.extensions).network()),
+            |envelope| envelope.tenant.clone(),
+        );
+        Self {
+            tenant,
+            deadline: edge::extract::deadline_of(parts),
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Visitor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
+        Ok(Self::of(parts))
+    }
 }
 
 /// One open socket, however it speaks.
@@ -200,6 +223,30 @@ struct Client {
 }
 
 impl Live {
+    /// Opens a stream of all of a public topic, after what was missed since the token `resume`, if that is not empty.
+    ///
+    /// # Errors
+    /// There are as many streams as may be, of this tenant or of all.
+    pub async fn hear(
+        &self,
+        topic: Topic,
+        resume: &str,
+        visitor: Visitor,
+    ) -> ApiResult<OpenStream> {
+        let interest = topic
+            .interest(None)
+            .map(|interest| (topic.name(), interest));
+        let asked = Asked {
+            topics: interest.into_iter().collect(),
+            resume: model::resume(resume),
+            session: None,
+            tenant: visitor.tenant,
+            deadline: visitor.deadline,
+        };
+        let client = self.admit(Kind::Rpc, asked).await?;
+        Ok(OpenStream::new(self.clone(), client))
+    }
+
     async fn admit(&self, kind: Kind, asked: Asked) -> ApiResult<Client> {
         let inner = &*self.0;
         let place = inner
@@ -223,6 +270,11 @@ impl Live {
 
     /// What is to be sent of a delivery, which is counted.
     fn delivered(&self, delivery: &Delivery, token: &str) -> String {
+        self.count(delivery);
+        Frame::Delivery(delivery).json(token)
+    }
+
+    fn count(&self, delivery: &Delivery) {
         if let Delivery::Message {
             topic,
             message,
@@ -232,6 +284,9 @@ impl Live {
             let published_ms = (!was_missed).then(|| message.published_ms());
             self.0.metrics.delivered(topic, published_ms);
         }
-        Frame::Delivery(delivery).json(token)
+    }
+
+    fn reconnect_after(&self) -> Duration {
+        self.0.config.reconnect_spread.mul_f64(fastrand::f64())
     }
 }

@@ -94,9 +94,13 @@ impl LiveParams {
     /// How far the client has come. `last_event_id` is newer than what its URL says: a browser repeats that one each time. One that
     /// cannot be read is one of which nobody knows what came after.
     pub(super) fn resume(&self, last_event_id: Option<&str>) -> Option<Token> {
-        let said = last_event_id.or(self.resume.as_deref())?;
-        (!said.is_empty()).then(|| Token::parse(said).unwrap_or_default())
+        last_event_id.or(self.resume.as_deref()).and_then(resume)
     }
+}
+
+/// How far a client says that it has come, if it says anything.
+pub(super) fn resume(said: &str) -> Option<Token> {
+    (!said.is_empty()).then(|| Token::parse(said).unwrap_or_default())
 }
 
 /// What is sent, each as one JSON object in which `type` says which it is.
@@ -173,7 +177,8 @@ impl Close {
         }
     }
 
-    pub(super) fn reason(self) -> &'static str {
+    /// Its name to clients, also in metrics.
+    pub fn reason(self) -> &'static str {
         match self {
             Self::Restart => "restart",
             Self::SessionEnded => "session_ended",

@@ -64,7 +64,7 @@ async fn take_leave(socket: &mut WebSocket, live: &Live, end: End) -> Result<(),
         End::Gone => return socket.close().await,
         End::Leave(token) => {
             if let Some(token) = token {
-                let after = live.0.config.reconnect_spread.mul_f64(fastrand::f64());
+                let after = live.reconnect_after();
                 let frame = Frame::Reconnect { after }.json(&token);
                 socket.feed(text(frame)).await?;
             }

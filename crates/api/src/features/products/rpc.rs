@@ -1,25 +1,31 @@
 //! The catalogue over gRPC: the same products, by the same functions.
 
+use data::feed::Delivery;
+use futures::{StreamExt, stream, stream::BoxStream};
 use resilience::Criticality::SheddablePlus;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use super::{
     ProductCache,
     model::{Fields, Product, ProductFilter, Sort, default_limit},
     page,
+    told::Stock,
 };
 use crate::{
+    features::live::{Close, Live, OpenStream, Topic, Visitor, Word},
     http::{
         ApiError, ApiResult, Db,
         degraded::Degradation,
         extract::validated,
-        grpc::{Call, Rpcs, mark, reads, timestamp},
+        grpc::{Call, Rpcs, mark, reads, status, timestamp},
         page::{Cursor, NO_CURSOR},
     },
     proto::catalog::v1::{
-        self as proto, GetProductRequest, ListProductsRequest, ListProductsResponse,
+        self as proto, GetProductRequest, ListProductsRequest, ListProductsResponse, StockChange,
+        WatchStockRequest, WatchStockResponse,
         catalog_server::{Catalog, CatalogServer},
+        watch_stock_response::Event,
     },
     state::AppState,
 };
@@ -33,6 +39,7 @@ pub fn rpcs(state: &AppState) -> Rpcs {
         [
             reads("GetProduct", SheddablePlus),
             reads("ListProducts", SheddablePlus),
+            reads("WatchStock", SheddablePlus),
         ],
     )
 }
@@ -53,6 +60,15 @@ impl Catalog for Service {
         request: Request<ListProductsRequest>,
     ) -> Result<Response<ListProductsResponse>, Status> {
         Ok(list_products(Call::of(request, &self.0)).await?)
+    }
+
+    type WatchStockStream = BoxStream<'static, Result<WatchStockResponse, Status>>;
+
+    async fn watch_stock(
+        &self,
+        request: Request<WatchStockRequest>,
+    ) -> Result<Response<Self::WatchStockStream>, Status> {
+        Ok(watch_stock(Call::of(request, &self.0)).await?)
     }
 }
 
@@ -82,6 +98,49 @@ async fn list_products(
         products: page.items.iter().map(message).collect(),
         next_cursor: page.next_cursor.unwrap_or_default(),
     }))
+}
+
+/// What is left of products, told as it changes.
+async fn watch_stock(
+    mut call: Call<WatchStockRequest>,
+) -> ApiResult<Response<<Service as Catalog>::WatchStockStream>> {
+    let visitor: Visitor = call.extract().await?;
+    let live: Live = call.state();
+    let open = live
+        .hear(Topic::Stock, &call.message.resume, visitor)
+        .await?;
+
+    let told = stream::unfold(open, |mut open| async move {
+        let word = open.next().await?;
+        Some((told(&open, &word), open))
+    });
+    Ok(Response::new(told.boxed()))
+}
+
+fn told(open: &OpenStream, word: &Word) -> Result<WatchStockResponse, Status> {
+    let event = match word {
+        Word::Hello { .. } | Word::Token | Word::Nothing => None,
+        Word::Delivery(Delivery::Refetch { .. }) => Some(Event::Refetch(())),
+        Word::Delivery(Delivery::Message { message, .. }) => Some(Event::Change(change(message)?)),
+        Word::Goodbye(Close::Restart) => return Err(status::restarts(open.reconnect_after())),
+        Word::Goodbye(close) => {
+            let detail = "the client does not read as fast as things happen";
+            return Err(status::cut(Code::ResourceExhausted, close.reason(), detail));
+        }
+    };
+    Ok(WatchStockResponse {
+        token: open.token(),
+        event,
+    })
+}
+
+fn change(message: &data::feed::Message) -> ApiResult<StockChange> {
+    let change: Stock = serde_json::from_str(&message.body).map_err(ApiError::internal)?;
+    Ok(StockChange {
+        event_id: message.id.to_string(),
+        product_id: change.product_id.to_string(),
+        stock: change.stock,
+    })
 }
 
 /// What an empty field means is what the query has when it is absent.

@@ -4,17 +4,26 @@ use data::{
     outbox::{self, NewEvent},
     postgres::Tx,
 };
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::store;
+use crate::features::live::Topic;
+
+/// What is left of a product.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Stock {
+    pub product_id: Uuid,
+    pub stock: i32,
+}
 
 /// What is left of a product, to be told with the change.
-pub fn stock(id: Uuid, stock: i32) -> NewEvent {
+pub fn stock(product_id: Uuid, stock: i32) -> NewEvent {
+    let body = Stock { product_id, stock };
     NewEvent {
-        topic: "stock",
-        key: id,
-        body: json!({ "product_id": id, "stock": stock }),
+        topic: Topic::Stock.name(),
+        key: product_id,
+        body: serde_json::to_value(body).expect("two fields with names"),
     }
 }
 

@@ -166,6 +166,21 @@ impl Refusal<'_> {
     }
 }
 
+/// The end of a stream that the process ends: the client is to call again after a while.
+pub fn restarts(after: Duration) -> Status {
+    let mut status = cut(Code::Unavailable, "restart", "this process ends");
+    let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    push_back(status.metadata_mut().as_mut(), after_ms);
+    status
+}
+
+/// The end of a stream that is cut off, with the code of the reason.
+pub fn cut(code: Code, reason: &str, detail: &str) -> Status {
+    let reason = reason.to_ascii_uppercase();
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, detail, details)
+}
+
 /// Says when to come again.
 pub fn push_back(headers: &mut HeaderMap, wait_ms: u64) {
     headers.insert(RETRY_PUSHBACK, HeaderValue::from(wait_ms));

@@ -58,6 +58,44 @@ pub struct ListProductsResponse {
     #[prost(string, tag = "2")]
     pub next_cursor: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchStockRequest {
+    /// The last `token` that came, from whichever process, to be told first what was missed since. Empty: from now on.
+    #[prost(string, tag = "1")]
+    pub resume: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchStockResponse {
+    /// How far the client is once it has this.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// Nothing in the first message and in those that only bring a newer token.
+    #[prost(oneof = "watch_stock_response::Event", tags = "2, 3")]
+    pub event: ::core::option::Option<watch_stock_response::Event>,
+}
+/// Nested message and enum types in `WatchStockResponse`.
+pub mod watch_stock_response {
+    /// Nothing in the first message and in those that only bring a newer token.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "2")]
+        Change(super::StockChange),
+        /// Something was missed that cannot be told any more: fetch the present state, and go on from here.
+        #[prost(message, tag = "3")]
+        Refetch(()),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StockChange {
+    /// The same if the same change is told twice.
+    #[prost(string, tag = "1")]
+    pub event_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub product_id: ::prost::alloc::string::String,
+    /// Pieces left.
+    #[prost(int32, tag = "3")]
+    pub stock: i32,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Sort {
@@ -206,6 +244,25 @@ pub mod catalog_client {
                 .insert(GrpcMethod::new("catalog.v1.Catalog", "ListProducts"));
             self.inner.unary(req, path, codec).await
         }
+        /// What is left of products, told as it changes: what `/v1/live?topics=stock` tells. It goes on until one side ends it: UNAVAILABLE
+        /// when the process ends, with the time after which to call again, RESOURCE_EXHAUSTED when the client does not keep up.
+        pub async fn watch_stock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchStockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchStockResponse>>,
+            tonic::Status,
+        > {
+            self.inner.ready().await.map_err(|e| {
+                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
+            })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/catalog.v1.Catalog/WatchStock");
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("catalog.v1.Catalog", "WatchStock"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -232,6 +289,17 @@ pub mod catalog_server {
             &self,
             request: tonic::Request<super::ListProductsRequest>,
         ) -> std::result::Result<tonic::Response<super::ListProductsResponse>, tonic::Status>;
+        /// Server streaming response type for the WatchStock method.
+        type WatchStockStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchStockResponse, tonic::Status>,
+            > + std::marker::Send
+            + 'static;
+        /// What is left of products, told as it changes: what `/v1/live?topics=stock` tells. It goes on until one side ends it: UNAVAILABLE
+        /// when the process ends, with the time after which to call again, RESOURCE_EXHAUSTED when the client does not keep up.
+        async fn watch_stock(
+            &self,
+            request: tonic::Request<super::WatchStockRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStockStream>, tonic::Status>;
     }
     /// The shop's catalogue, for everyone: what `/v1/products` shows.
     #[derive(Debug)]
@@ -379,6 +447,48 @@ pub mod catalog_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/catalog.v1.Catalog/WatchStock" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchStockSvc<T: Catalog>(pub Arc<T>);
+                    impl<T: Catalog> tonic::server::ServerStreamingService<super::WatchStockRequest>
+                        for WatchStockSvc<T>
+                    {
+                        type Response = super::WatchStockResponse;
+                        type ResponseStream = T::WatchStockStream;
+                        type Future =
+                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchStockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut =
+                                async move { <T as Catalog>::watch_stock(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchStockSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -31,6 +31,8 @@ struct ServiceConfig {
 #[serde(rename_all = "camelCase")]
 struct MethodConfig {
     name: Vec<Name>,
+    /// None of what goes on until somebody ends it, which is not called here.
+    #[serde(default)]
     timeout: String,
     retry_policy: RetryPolicy,
 }

@@ -5,6 +5,7 @@ mod client;
 mod ending;
 mod envoy;
 mod observed;
+mod watching;
 mod work;
 
 use api::proto::orders::v1::{CreateOrderRequest, create_order_request::Line};
