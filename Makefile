@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos check lint deny docs sql sql-check proto migration fmt bench load setup build
+.PHONY: help run test test-fast chaos drain check lint deny docs sql sql-check proto migration fmt bench load setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -19,6 +19,9 @@ test-fast: ## Run the tests that need no server
 chaos: build ## Minutes of faults under load, every cell of the failure matrix, and every order of what threads do
 	$(STACK) cargo test -p api --test chaos -- --nocapture --test-threads=1
 	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(BIN)/../loom cargo test -p resilience --lib breaker::orders
+
+drain: build ## Restart two processes twenty times under clients of every kind; nobody may lose anything
+	$(STACK) cargo test -p api --test chaos drain -- --nocapture
 
 check: lint deny docs sql-check ## Everything CI asks before the tests
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
 mod black_hole;
+mod drain;
 mod failures;
 mod history;
 mod live;

@@ -72,7 +72,12 @@ impl Wire {
     }
 
     pub async fn send(&mut self, bytes: &str) {
-        self.stream.write_all(bytes.as_bytes()).await.unwrap();
+        self.try_send(bytes).await.unwrap();
+    }
+
+    /// The same to a server that may have gone.
+    pub async fn try_send(&mut self, bytes: &str) -> io::Result<()> {
+        self.stream.write_all(bytes.as_bytes()).await
     }
 
     /// A GET and its reply, on a connection that is kept.
