@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 const PRODUCTS: u32 = 100_000;
 
 /// Customers, orders, lines, events, keys and jobs, many enough that reading all of them is never the cheapest plan.
-const CUSTOMERS_AND_ORDERS: [&str; 11] = [
+const CUSTOMERS_AND_ORDERS: [&str; 12] = [
     "insert into users (id, email, password_hash)
      select md5('u' || n)::uuid, 'customer-' || n || '@example.com', '' from generate_series(1, 20000) as n",
     "insert into orders (customer_id, id, total_cents)
@@ -31,6 +31,7 @@ const CUSTOMERS_AND_ORDERS: [&str; 11] = [
      select id, kind, version, payload, 15, context, run_at, 'failed', run_at from jobs",
     "insert into order_notices (order_id, kind, created_at)
      select id, 'confirmed', now() - row_number() over () * interval '1 min' from orders",
+    "insert into order_fulfilments (order_id, customer_id, pieces) select id, customer_id, 2 from orders",
     "insert into outbox (topic, key, body) select 'orders', customer_id, '{}' from orders",
     "insert into event_counts (hour, name, count)
      select now() - n * interval '1 hour', '', 1 from generate_series(1, 60000) as n",
@@ -38,7 +39,7 @@ const CUSTOMERS_AND_ORDERS: [&str; 11] = [
 ];
 
 /// The tables that grow with the shop.
-const GROWING: [&str; 11] = [
+const GROWING: [&str; 12] = [
     "products",
     "users",
     "orders",
@@ -48,6 +49,7 @@ const GROWING: [&str; 11] = [
     "jobs",
     "jobs_dead",
     "order_notices",
+    "order_fulfilments",
     "outbox",
     "event_counts",
 ];

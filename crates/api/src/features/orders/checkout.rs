@@ -17,7 +17,7 @@ use uuid::Uuid;
 use worker::NewJob;
 
 use super::{
-    jobs::SendConfirmation,
+    jobs::{FulfilOrder, SendConfirmation},
     model::{NewOrder, Order, OrderError, OrderLine, Status, pieces},
     payments::{PaymentError, Payments},
     placing::Placed,
@@ -178,11 +178,11 @@ async fn close(at: Attempt<'_>, order: &Order, answer: &Answer) -> Result<(), da
 /// Says what has become of an order, with the rest of the transaction at home, or not.
 async fn tell<P: Place>(tx: &mut Tx<P>, at: Attempt<'_>, order: &Order) -> Result<(), data::Error> {
     outbox::emit(tx, [told::order(at.customer_id(), order)]).await?;
-    confirm(tx, at, order).await
+    follow_up(tx, at, order).await
 }
 
-/// Has the customer told of an order that stands, with the rest of the transaction at home, or not.
-pub(super) async fn confirm<P: Place>(
+/// Has done what follows from an order that stands, with the rest of the transaction at home, or not.
+pub(super) async fn follow_up<P: Place>(
     tx: &mut Tx<P>,
     at: Attempt<'_>,
     order: &Order,
@@ -190,11 +190,19 @@ pub(super) async fn confirm<P: Place>(
     if order.status == Status::Cancelled {
         return Ok(());
     }
-    let job = NewJob::of(&SendConfirmation {
-        order_id: order.id,
-        customer_id: at.customer_id(),
-    });
-    worker::enqueue(tx, job.origin(jobs::origin(at.caller))).await?;
+    let (order_id, customer_id) = (order.id, at.customer_id());
+    let jobs = [
+        NewJob::of(&SendConfirmation {
+            order_id,
+            customer_id,
+        }),
+        NewJob::of(&FulfilOrder {
+            order_id,
+            customer_id,
+        }),
+    ];
+    let jobs = jobs.map(|job| job.origin(jobs::origin(at.caller)));
+    worker::enqueue_all(tx, jobs).await?;
     Ok(())
 }
 

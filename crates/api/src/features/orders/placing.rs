@@ -15,7 +15,7 @@ use data::{
 use uuid::Uuid;
 
 use super::{
-    checkout::{Attempt, Checkout, Point, confirm, created},
+    checkout::{Attempt, Checkout, Point, created, follow_up},
     model::{NewLine, NewOrder, Order, OrderError, OrderLine, Shortage, Stamp},
     store, told,
 };
@@ -100,7 +100,7 @@ impl Checkout {
         }
         let answer = created(&order)?;
         at.claim.finish(tx, &answer).await?;
-        confirm(tx, at, &order).await?;
+        follow_up(tx, at, &order).await?;
         Ok(Placed::Answered(answer))
     }
 

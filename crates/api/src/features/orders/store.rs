@@ -1,4 +1,5 @@
-//! Every statement on `orders`, `order_lines`, `stock_holds`, `order_notices` and `order_reports`. What is about a customer's rows asks the handle whose they
+//! Every statement on `orders`, `order_lines`, `stock_holds`, `order_notices`, `order_fulfilments` and
+//! `order_reports`. What is about a customer's rows asks the handle whose they
 //! are, so it names the customer it was sent to: somebody else's order does not exist.
 
 use std::collections::HashMap;
@@ -58,6 +59,27 @@ pub async fn insert_notice(tx: &mut Tx, order_id: Uuid) -> Result<(), data::Erro
     tx.execute(sqlx::query!(
         "insert into order_notices (order_id, kind) values ($1, 'confirmed')",
         order_id,
+    ))
+    .await
+    .map(drop)
+}
+
+/// Hands an order to the warehouse.
+pub async fn insert_fulfilment(
+    tx: &mut Tx,
+    customer_id: Uuid,
+    order: &Order,
+) -> Result<(), data::Error> {
+    let pieces: i64 = order
+        .lines
+        .iter()
+        .map(|line| i64::from(line.quantity))
+        .sum();
+    tx.execute(sqlx::query!(
+        "insert into order_fulfilments (order_id, customer_id, pieces) values ($1, $2, $3)",
+        order.id,
+        customer_id,
+        pieces,
     ))
     .await
     .map(drop)

@@ -16,6 +16,15 @@ pub fn order(customer_id: Uuid, order: &Order) -> NewEvent {
     }
 }
 
+/// That an order is with the warehouse. Told of like a status, which it is to the customer.
+pub fn fulfilled(customer_id: Uuid, order: &Order) -> NewEvent {
+    NewEvent {
+        topic: "orders",
+        key: customer_id,
+        body: json!({ "order_id": order.id, "status": "fulfilled", "total_cents": order.total_cents }),
+    }
+}
+
 /// What is left of what was sold.
 pub fn stock(sold: &[Sold]) -> Vec<NewEvent> {
     let left = |sold: &Sold| products::stock(sold.id, sold.stock);

@@ -1,11 +1,11 @@
-//! An order's confirmation, from the request to the row.
+//! What follows from an order, from the request to the rows.
 
 use serde_json::json;
 
 use super::{count, until};
 use crate::{
     collector::Collector,
-    service::{PATIENT, STAFF, Service, database, seed},
+    service::{PATIENT, STAFF, Service, database, database_on, seed},
     wire::{borrowed, call, get, sign_in},
 };
 
@@ -43,10 +43,10 @@ async fn an_order_is_confirmed_once_in_the_trace_of_its_request() {
     let metrics = get(worker.admin, "/metrics").await.body;
     assert_eq!(worker.stop().await, Some(0));
 
-    assert_eq!(
-        count(&database, "order_notices join orders on id = order_id").await,
-        1
-    );
+    for rows in ["order_notices", "order_fulfilments"] {
+        let rows = format!("{rows} join orders on id = order_id");
+        assert_eq!(count(&database, &rows).await, 1, "{rows}");
+    }
     let told = "jobs_total{kind=\"send_confirmation\",outcome=\"done\"} 1";
     assert!(metrics.contains(told), "{metrics}");
     let waiting = "jobs_waiting{kind=\"send_confirmation\",criticality=\"critical\"} 0";
@@ -54,6 +54,46 @@ async fn an_order_is_confirmed_once_in_the_trace_of_its_request() {
     assert!(
         spans_before(&collector.received(), "job send_confirmation").contains(&bytes(TRACE)),
         "the job's span is of another trace"
+    );
+}
+
+#[tokio::test]
+async fn a_job_sees_what_its_request_has_written_while_the_standby_stands_still() {
+    let stack = devstack::Stack::start().await.unwrap();
+    let database = database_on(&stack).await;
+    seed(&stack, &database, 1).await;
+    // As far behind as it may be without being passed over for that alone.
+    let behind = [
+        ("HOLDFAST__POSTGRES__LAG_MAX", "20s"),
+        ("HOLDFAST__POSTGRES__TOKEN_TTL", "60s"),
+        ("HOLDFAST__CACHE__REMOVAL_HOLD", "25s"),
+        ("HOLDFAST__JOBS__LEASE", "15s"),
+        ("HOLDFAST__JOBS__RUN_IN_SERVE", "true"),
+    ];
+    let service = Service::start_on(&stack, &database, &[&PATIENT[..], &behind].concat()).await;
+    service.ready().await;
+    let session = sign_in(service.public, STAFF).await;
+    let page = get(service.public, "/v1/products").await.json();
+    let order = json!({ "lines": [{ "product_id": page["items"][0]["id"], "quantity": 3 }] });
+
+    stack.standby().pause_replay().await.unwrap();
+    let placed = call(
+        service.public,
+        "POST /v1/orders",
+        &borrowed(&session),
+        Some(&order),
+    )
+    .await;
+    assert_eq!(placed.status, 201, "{placed:?}");
+    until(&database, "order_fulfilments where pieces = 3", 1).await;
+    let metrics = get(service.admin, "/metrics").await.body;
+    stack.standby().resume_replay().await.unwrap();
+
+    let done = "jobs_total{kind=\"fulfil_order\",outcome=\"done\"} 1";
+    assert!(metrics.contains(done), "{metrics}");
+    assert!(
+        !metrics.contains("kind=\"fulfil_order\",outcome=\"retried\""),
+        "it was read where it was not yet: {metrics}"
     );
 }
 
