@@ -3,9 +3,12 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use axum::extract::FromRef;
-use data::{idempotency, outbox::Relay};
+use data::{
+    idempotency,
+    outbox::{self, Relay},
+};
 use prometheus_client::registry::Registry;
 use settings::Loaded;
 use telemetry::metrics::Metrics;
@@ -79,7 +82,7 @@ impl Process {
         process.finish_orders(&settings.orders);
         process.remove_expired_keys(&settings.idempotency);
         process.state.events.start();
-        process.run_jobs(jobs, settings, metrics.registry_mut());
+        process.run_jobs(jobs, settings, metrics.registry_mut())?;
         process.serve_admin(metrics)?;
         Ok(process)
     }
@@ -135,18 +138,26 @@ impl Process {
     }
 
     /// And tells others of what happens.
-    fn run_jobs(&self, jobs: Jobs, settings: &Settings, metrics: &mut Registry) {
+    fn run_jobs(
+        &self,
+        jobs: Jobs,
+        settings: &Settings,
+        metrics: &mut Registry,
+    ) -> anyhow::Result<()> {
         let registry = jobs::registry(&self.state, self.telemetry.sampling());
         let clusters = self.state.clusters.clone();
         let runner = || Runner::new(&settings.jobs, registry, clusters.clone(), metrics);
         let runner = match jobs {
-            Jobs::Leave => return,
+            Jobs::Leave => return Ok(()),
             Jobs::Run => runner(),
             Jobs::RunAndCount => runner().counting(),
         };
         self.jobs.spawn(runner.run(self.stop_jobs.clone()));
-        let relay = Relay::new(clusters, self.state.feed.clone(), &settings.outbox, metrics);
+        let sink = outbox::sink(self.state.feed.clone(), &settings.outbox);
+        let sink = sink.map_err(|error| anyhow!("outbox.kafka: {error}"))?;
+        let relay = Relay::new(clusters, sink, &settings.outbox, metrics);
         self.jobs.spawn(relay.run(self.stop_relay.clone()));
+        Ok(())
     }
 
     /// Where there are clients to hear of it.

@@ -30,6 +30,11 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[garde(custom(between(Duration::from_millis(1), Duration::from_secs(3600))))]
     pub retry_pause_max: Duration,
+    /// Delivers to Kafka too. Only in builds that have it.
+    #[cfg(any(test, feature = "kafka"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[garde(dive)]
+    pub kafka: Option<super::kafka::Config>,
 }
 
 impl Default for Config {
@@ -40,6 +45,8 @@ impl Default for Config {
             batch: 500,
             deliver_timeout: Duration::from_secs(1),
             retry_pause_max: Duration::from_secs(5),
+            #[cfg(any(test, feature = "kafka"))]
+            kafka: None,
         }
     }
 }

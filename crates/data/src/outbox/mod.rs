@@ -6,6 +6,8 @@
 
 mod config;
 mod feed;
+#[cfg(any(test, feature = "kafka"))]
+mod kafka;
 mod metrics;
 mod relay;
 mod store;
@@ -20,6 +22,7 @@ use uuid::Uuid;
 pub use self::config::Config;
 pub use self::relay::Relay;
 use crate::Error;
+use crate::feed::Feed;
 use crate::postgres::{Place, Tx};
 
 /// Something that happens with a transaction.
@@ -59,6 +62,35 @@ pub trait Sink: Send + Sync + 'static {
     /// Delivers events in their order, and returns when they are safe there. After an error, or when it takes too long, all of them are
     /// delivered again. Called within a transaction, so it must not ask Postgres.
     fn deliver(&self, events: &[Event]) -> impl Future<Output = Result<(), Undelivered>> + Send;
+}
+
+/// All that events are delivered to: the feed, and Kafka where it is built in and set up.
+///
+/// # Errors
+/// The settings of Kafka are refused.
+pub fn sink(feed: Feed, config: &Config) -> Result<impl Sink + use<>, Undelivered> {
+    #[cfg(any(test, feature = "kafka"))]
+    let feed = {
+        let patience = config.deliver_timeout;
+        let kafka = config.kafka.as_ref();
+        let kafka = kafka.map(|config| kafka::Kafka::new(config, patience));
+        (feed, kafka.transpose()?)
+    };
+    #[cfg(not(any(test, feature = "kafka")))]
+    let Config { .. } = config;
+    Ok(feed)
+}
+
+/// To the first, and then to the second if there is one. When that fails, the first has them twice.
+impl<A: Sink, B: Sink> Sink for (A, Option<B>) {
+    async fn deliver(&self, events: &[Event]) -> Result<(), Undelivered> {
+        let (first, second) = self;
+        first.deliver(events).await?;
+        match second {
+            Some(second) => second.deliver(events).await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Bytes of a body as JSON, which every sink can take.

@@ -44,9 +44,9 @@ async fn event(watched: &mut Streaming<WatchStockResponse>) -> Result<(Event, St
     }
 }
 
-fn left(event: Event) -> i32 {
+fn left(event: &Event) -> i32 {
     match event {
-        Event::Change(StockChange { stock, .. }) => stock,
+        Event::Change(StockChange { stock, .. }) => *stock,
         Event::Refetch(()) => panic!("nothing was missed"),
     }
 }
@@ -82,7 +82,7 @@ async fn a_watcher_hears_of_each_change_and_goes_on_at_another_process() {
     let (refetch, _) = event(&mut lost).await.unwrap();
 
     println!("{first:?}, then {end:?}, then {second:?}");
-    assert_eq!([left(first), left(second)], [999_999, 999_998]);
+    assert_eq!([left(&first), left(&second)], [999_999, 999_998]);
     assert_eq!(refetch, Event::Refetch(()));
     assert_eq!(end.code(), Code::Unavailable);
     assert!(end.metadata().contains_key("grpc-retry-pushback-ms"));
