@@ -46,8 +46,7 @@ def run_helm(fixture, changes=None, helm="helm4", args=()):
     for path in layers(fixture):
         command += ["--values", path]
     command += ["--values", "-"]
-    text = "\n---\n".join([yaml.safe_dump(changes or {})])
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=yaml.safe_dump(changes or {}), capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise Refused(done.stderr)
     return done.stdout
@@ -59,9 +58,10 @@ def text(fixture, helm="helm4", args=()):
 
 
 def parsed(rendered):
-    return [found for found in yaml.safe_load_all(rendered) if found]
+    return [found for found in yaml.load_all(rendered, yaml.CSafeLoader) if found]
 
 
+@functools.cache
 def objects(fixture, helm="helm4"):
     return parsed(text(fixture, helm))
 
@@ -73,8 +73,6 @@ def find(found, kind, name):
 
 def pod_of(found):
     """The pod that an object makes, or nothing."""
-    if found["kind"] == "Pod":
-        return found["spec"]
     return found.get("spec", {}).get("template", {}).get("spec") if found["kind"] in ("Deployment", "Job", "Rollout") else None
 
 
