@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import chart
+import values_table
 
 ROLES = {"serve", "work", "migrate"}
 URL = "postgres://shop:hunter2@db.example:5432/shop"
@@ -227,6 +228,15 @@ def test_the_chart_is_of_the_same_version_as_the_crates():
 
     assert about["appVersion"] == crates["version"]
     assert about["apiVersion"] == "v2" and about["kubeVersion"].startswith(">=1.30") and about["sources"]
+
+
+def test_the_table_of_values_is_the_one_of_values_yaml():
+    if os.environ.get("CHART_GOLDEN") == "write":
+        values_table.write()
+
+    text = (chart.HERE.parent / "VALUES.md").read_text()
+    assert text == values_table.table(), "CHART_GOLDEN=write make chart"
+    assert "|  |" not in text
 
 
 def test_files_that_are_put_into_objects_fit_in():
