@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Behind `make chart`: all that can be known of the chart without a cluster. Tools are pinned, and installed below target/tools the first
-# time; without npm's registry and with CHART_OFFLINE=1 nothing is installed. Arguments go to pytest.
+# time. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
