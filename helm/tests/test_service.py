@@ -152,6 +152,27 @@ def test_the_service_refuses_the_ladders_that_the_chart_refuses(tmp_path):
     print(f"{len(broken)} ladders, refused by chart and service alike")
 
 
+def test_a_value_that_names_a_setting_sets_it():
+    knobs = yaml.safe_load((chart.HERE / "knobs.yaml").read_text())
+    named = {value: re.search(r"\(`([a-z_]+\.[a-z_]+)`\)", said) for value, said in values_table.comments()}
+    named = {value: found[1] for value, found in named.items() if found}
+
+    def shown(value):
+        return seconds(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+(ms|s)", value) else value
+
+    for value, setting in named.items():
+        to = knobs[value]["to"]
+        changes = chart.nested(value, to)
+        for path, other in knobs[value].get("with", {}).items():
+            changes = merged(changes, chart.nested(path, other))
+        config = chart.find(chart.parsed(chart.run_helm("default", changes)), "ConfigMap", "shop-holdfast-serve")
+        found = chart.at(tomllib.loads(config["data"]["settings.toml"]), setting.split("."))
+        scale = 0.001 if value.endswith("Ms") else 1
+        assert shown(found) == (to * scale if isinstance(to, (int, float)) and not isinstance(to, bool) else to), value
+    print(f"{len(named)} values set the setting that they name")
+    assert len(named) >= 20
+
+
 class Running:
     """The service without any server around it, until the end of a `with`."""
 
