@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos drain check lint deny docs sql sql-check proto migration fmt bench load setup build
+.PHONY: help run test test-fast chaos drain check lint deny docs sql sql-check proto migration fmt bench load chart setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -59,6 +59,9 @@ bench: setup ## Compare the whole stack with bare servers, side by side
 
 load: setup ## Ask the service for up to ten times what it can do, with and without admission
 	cargo bench --package api --bench stack -- overload
+
+chart: build ## Render the Helm chart for every set of values and check it, with no cluster
+	@helm/check.sh
 
 setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer and Envoy
 	@deploy/setup.sh

@@ -92,7 +92,11 @@ fn router(state: AdminState) -> Router {
         .merge(flags::routes::routes())
         .merge(jobs::routes::routes())
         .with_state(state)
-        .merge(health::routes().with_state(app))
+        .merge(
+            health::routes()
+                .merge(health::startup_route())
+                .with_state(app),
+        )
         .fallback(async || ApiError::NotFound)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::map_response(observe::write_problem))

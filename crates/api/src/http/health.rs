@@ -95,6 +95,11 @@ impl Health {
         self.ready.send_replace(false);
     }
 
+    /// Whether all that is to be opened was.
+    pub fn has_started(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) != Stage::Starting as u8
+    }
+
     pub fn is_draining(&self) -> bool {
         self.stage.load(Ordering::Relaxed) == Stage::Draining as u8
     }
@@ -157,6 +162,18 @@ fn answers(checks: &[Check], name: &str) -> bool {
     checks.iter().any(|check| {
         check.healthy && (check.name == name || check.name.starts_with(&format!("{name}-")))
     })
+}
+
+/// `/startup`, for the orchestrator alone: `/health` begins to count when it has said 200 once, and it waits for no dependency.
+pub fn startup_route() -> Router<AppState> {
+    Router::new().route("/startup", get(startup))
+}
+
+async fn startup(State(health): State<Arc<Health>>) -> Response {
+    let started = health.has_started();
+    let status = if started { "pass" } else { "fail" };
+    let body = json!({ "status": status, "version": env!("CARGO_PKG_VERSION") });
+    answer(started, body.to_string())
 }
 
 /// `/health` and `/ready`, the same on both listeners.
@@ -274,6 +291,18 @@ mod tests {
         health.draining();
 
         assert_eq!(health.not_ready(&[], false).as_deref(), Some("draining"));
+    }
+
+    #[test]
+    fn it_has_started_once_it_serves_and_when_it_drains_and_without_any_dependency() {
+        let health = Health::new(AdminConfig::default());
+        assert!(!health.has_started());
+
+        health.started();
+        assert!(health.has_started() && health.not_ready(&[], false).is_some());
+
+        health.draining();
+        assert!(health.has_started());
     }
 
     #[test]

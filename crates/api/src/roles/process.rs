@@ -176,7 +176,7 @@ impl Process {
         };
         let address = admin::spawn(state)
             .with_context(|| format!("cannot listen on admin.listen = {listen}"))?;
-        tracing::info!(%address, "admin listener: /health /ready /metrics /status /flags /jobs /log-level");
+        tracing::info!(%address, "admin listener: /startup /health /ready /metrics /status /flags /jobs /log-level");
         Ok(())
     }
 

@@ -235,6 +235,34 @@ async fn the_healthcheck_says_by_its_exit_code_how_the_service_is() {
 }
 
 #[tokio::test]
+async fn the_healthcheck_asks_other_hosts_by_name_for_any_route_and_by_grpc() {
+    let database = database().await;
+    let service = Service::start(&database, &[]).await;
+    service.ready().await;
+    let (public, rpcs) = (service.public.port(), service.rpcs.port());
+    let (public, rpcs) = (format!("localhost:{public}"), format!("localhost:{rpcs}"));
+    let admin = format!("localhost:{}", service.admin.port());
+    let ask = async |args: &[&str]| {
+        let asked = output(bare_command(&["healthcheck"]).args(args)).await;
+        (asked.status.code(), text(&asked))
+    };
+
+    let products = ask(&["--at", &public, "--path", "/v1/products?limit=1"]).await;
+    let started = ask(&["--at", &admin, "--path", "/startup"]).await;
+    let ready = ask(&["--at", &public, "--ready"]).await;
+    let grpc = ask(&["--at", &rpcs, "--grpc"]).await;
+    let unknown = ask(&["--at", &public, "--path", "/startup"]).await;
+    let no_grpc = ask(&["--at", &admin, "--grpc"]).await;
+
+    for answer in [products, started, ready, grpc] {
+        assert_eq!(answer.0, Some(0), "{}", answer.1);
+    }
+    println!("{}{}", unknown.1, no_grpc.1);
+    assert!(unknown.0 == Some(1) && unknown.1.contains("/startup says HTTP/1.1 404"));
+    assert_eq!(no_grpc.0, Some(1));
+}
+
+#[tokio::test]
 async fn five_migrators_at_once_all_succeed_and_migrate_once() {
     let services = devstack::shared().await;
     let database = services.database("migrated_by_five").await.unwrap();

@@ -1,0 +1,27 @@
+{{/* One rule of egress: (dict "to" peers "port" number). Without peers it is any that has the port. */}}
+{{- define "holdfast.egress" -}}
+- ports:
+    - {protocol: TCP, port: {{ int .port }}}
+  {{- with .to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "holdfast.dnsEgress" -}}
+- ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+  {{- with .Values.networkPolicy.dns }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "holdfast.postgresEgress" -}}
+{{- include "holdfast.egress" (dict "to" .Values.networkPolicy.postgres "port" .Values.networkPolicy.postgresPort) }}
+{{- end }}
+
+{{- define "holdfast.otlpPort" -}}
+{{ (urlParse .Values.telemetry.otlpEndpoint).host | splitList ":" | last }}
+{{- end }}
