@@ -11,8 +11,8 @@ trap 'rm -rf "$made"' EXIT
 as_root() { if [[ $EUID == 0 ]]; then "$@"; else sudo "$@"; fi; }
 
 # Debian's package would also start a server, so only what is in it is taken.
-promtool() {
-    if ! command -v promtool; then
+find_promtool() {
+    if ! type -P promtool; then
         if [[ ! -x $tools/usr/bin/promtool ]]; then
             echo "alerts: fetching promtool into $tools" >&2
             mkdir -p "$tools"
@@ -35,7 +35,7 @@ for file in alerts.yaml dashboard.json; do
     fi
 done
 
-promtool=$(promtool)
+promtool=$(find_promtool)
 "$promtool" check rules "$files/alerts.yaml"
 python3 -B deploy/alerts/cases.py "$made"
 for tests in "$made"/cases-*.json; do
