@@ -223,14 +223,14 @@ def jobs() -> list[dict]:
     return [
         alert(
             "HoldfastCriticalJobsLate",
-            f"{age('critical|critical_plus')} > {number(seconds(THRESHOLDS['jobs_critical_age']))}",
+            f"{age('critical.*')} > {number(seconds(THRESHOLDS['jobs_critical_age']))}",
             "page",
             late,
             "5m",
         ),
         alert(
             "HoldfastJobsLate",
-            f"{age('sheddable|sheddable_plus')} > {number(seconds(THRESHOLDS['jobs_age']))}",
+            f"{age('sheddable.*')} > {number(seconds(THRESHOLDS['jobs_age']))}",
             "ticket",
             late,
             "5m",
