@@ -17,8 +17,8 @@ kubectl create namespace "$clients" --dry-run=client --output yaml | kubectl app
 kubectl delete pod load --namespace "$clients" --ignore-not-found --wait
 port=$(kubectl get service "$release" --output 'jsonpath={.spec.ports[?(@.name=="http")].port}')
 namespace=$(kubectl get service "$release" --output 'jsonpath={.metadata.namespace}')
-url="http://$release.$namespace.svc:$port/v1/products?limit=1&n=[1-200]"
-# Each curl keeps its connection for 200 requests, as clients do: those are what a careless shutdown cuts.
+url="http://$release.$namespace.svc:$port/v1/products?limit=[1-100]"
+# Each curl keeps its connection for 100 requests, as clients do: those are what a careless shutdown cuts.
 # shellcheck disable=SC2016 # It is expanded in the pod.
 ask='
 end=$(($(date +%s) + SECONDS_TO_ASK))
@@ -27,8 +27,10 @@ ask() {
         curl --silent --max-time 10 --output /dev/null --write-out "%{http_code}\n" "$URL" || echo "curl ended with $?"
     done
 }
-for client in 1 2 3 4; do ask & done
+# Counted here: a log of every answer would be rotated away before it is read.
+for client in 1 2 3 4; do ask >"/tmp/answers-$client" & done
 wait
+sort /tmp/answers-* | uniq -c
 '
 kubectl run load --namespace "$clients" --image curlimages/curl:8.10.1 --restart Never \
     --env "URL=$url" --env "SECONDS_TO_ASK=$seconds" --command -- sh -c "$ask"
@@ -40,7 +42,9 @@ kubectl rollout restart deployment "${ours[@]}"
 kubectl rollout status deployment "${ours[@]}" --timeout 5m
 
 kubectl wait pod/load --namespace "$clients" --for jsonpath='{.status.phase}'=Succeeded --timeout "$((seconds + 60))s"
-answers=$(kubectl logs load --namespace "$clients" | sort | uniq -c)
+answers=$(kubectl logs load --namespace "$clients")
 echo "answers during two rolling restarts:"
 echo "$answers"
-[[ $(awk '$2 != "200"' <<<"$answers") == '' && $(awk '{ print $1 }' <<<"$answers") -gt 1000 ]]
+# One line, of one status.
+read -r number status rest <<<"$(tr '\n' ' ' <<<"$answers")"
+[[ $status == 200 && -z $rest && $number -gt 1000 ]]
