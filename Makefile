@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos drain check lint deny docs sql sql-check proto migration fmt bench load chart setup build
+.PHONY: help run test test-fast chaos drain check lint deny docs alerts workflows sql sql-check proto migration fmt bench load chart setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -23,7 +23,7 @@ chaos: build ## Minutes of faults under load, every cell of the failure matrix, 
 drain: build ## Restart two processes twenty times under clients of every kind; nobody may lose anything
 	$(STACK) cargo test -p api --test chaos drain -- --nocapture
 
-check: lint deny docs sql-check ## Everything CI asks before the tests
+check: lint deny docs alerts workflows sql-check ## Everything CI asks before the tests
 
 lint: ## Formatting, clippy, and which crate may use which
 	cargo fmt --all --check
@@ -36,6 +36,12 @@ deny: ## Licences, sources, banned and doubled dependencies
 
 docs: ## The documentation of every item, warnings refused
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+
+alerts: ## Alerts and dashboard: made of deploy/slo.toml, fire when they should and not else, each with its page
+	@deploy/alerts/check.sh
+
+workflows: ## actionlint, and every action pinned
+	@deploy/workflows.sh
 
 # A new statement does not compile before this has run, so it asks for a devstack of any age only.
 sql: setup ## Write .sqlx/ anew after a change to a statement or a migration

@@ -117,6 +117,6 @@ async fn what_cannot_be_read_is_shown_as_it_was_and_said_to_be_stale() {
     let unseen = get(service.public, "/v1/products").await;
     assert_eq!(unseen.status, 503, "{unseen:?}");
     let metrics = get(service.admin, "/metrics").await.body;
-    let counted = r#"cache_stale_total{namespace="products",outcome="degraded"}"#;
+    let counted = r#"cache_stale_total{cache="products",outcome="degraded"}"#;
     assert!(metrics.contains(counted), "{metrics}");
 }

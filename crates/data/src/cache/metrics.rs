@@ -1,5 +1,5 @@
-//! What each level of the cache answered, and what was done behind its readers' backs, by namespace. The labels are
-//! names of namespaces and words from this file.
+//! What each level of the cache answered, and what was done behind its readers' backs, by cache. The labels are
+//! names of caches and words from this file; `namespace` is not among them, for that is what Kubernetes calls the target's.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
@@ -7,14 +7,14 @@ use prometheus_client::registry::Registry;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
-    namespace: &'static str,
+    cache: &'static str,
     level: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
-    namespace: &'static str,
+    cache: &'static str,
     outcome: &'static str,
 }
 
@@ -73,17 +73,16 @@ impl Metrics {
         metrics
     }
 
-    pub(super) fn of(&self, namespace: &'static str) -> Counters {
+    pub(super) fn of(&self, cache: &'static str) -> Counters {
         let request = |level, outcome| {
             self.requests.get_or_create_owned(&Request {
-                namespace,
+                cache,
                 level,
                 outcome,
             })
         };
-        let of = |family: &Outcomes, outcome| {
-            family.get_or_create_owned(&Outcome { namespace, outcome })
-        };
+        let of =
+            |family: &Outcomes, outcome| family.get_or_create_owned(&Outcome { cache, outcome });
         Counters {
             local_hit: request("local", "hit"),
             local_miss: request("local", "miss"),

@@ -47,8 +47,9 @@ impl Absence {
         let mut state = shared.state();
         state.depth += 1;
         if state.depth == 1 && !state.ended {
-            state.since = Some(Instant::now());
-            let waiters = shared.admission.gate().step_out(shared.visitor);
+            let now = Instant::now();
+            state.since = Some(now);
+            let waiters = shared.admission.gate().step_out(now, shared.visitor);
             drop(state);
             shared.admission.let_in(waiters);
         }
@@ -69,8 +70,9 @@ impl Absence {
 impl Shared {
     fn come_back(&self, state: &mut State) {
         let since = state.since.take();
-        state.total += since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.admission.gate().step_in(self.visitor);
+        let now = Instant::now();
+        state.total += since.map_or(Duration::ZERO, |since| now - since);
+        self.admission.gate().step_in(now, self.visitor);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

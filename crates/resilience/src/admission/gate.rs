@@ -7,6 +7,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Config, Permit, Refusal,
     limiter::{Limiter, Sample, as_f64},
+    saturation::Saturation,
     tenants::{Place, Tenants},
 };
 use crate::Criticality;
@@ -47,6 +48,8 @@ pub struct Snapshot {
     pub limit: usize,
     /// Latency by what is tolerated, lately: above 1 there was a queue.
     pub stretch: f64,
+    /// What is wanted by what may be worked on at once, over about the last 15 s: 3 is three times as much.
+    pub saturation: f64,
     /// Requests worked on.
     pub in_flight: [usize; LEVELS],
     /// Requests that wait.
@@ -68,6 +71,7 @@ pub(super) struct Gate {
     /// When there was no room for sheddable work, and when critical work was lost for that.
     crowded: [Option<Crowded>; 2],
     refused: [[u64; Refusal::ALL.len()]; LEVELS],
+    saturation: Saturation,
 }
 
 /// From the first to the last time, with no long pause between.
@@ -88,6 +92,7 @@ impl Gate {
             queues: Default::default(),
             crowded: [None; 2],
             refused: Default::default(),
+            saturation: Saturation::default(),
             config: config.clone(),
         }
     }
@@ -99,6 +104,8 @@ impl Gate {
     pub(super) fn enter(&mut self, now: Instant, visitor: Visitor) -> Verdict {
         let level = visitor.criticality as usize;
         let is_critical = is_critical(visitor.criticality);
+        self.saturation.note(now, self.fill());
+        self.saturation.came();
         let has_room = self.is_next(level) && self.has_room(level);
         if !has_room && !is_critical {
             self.note_crowd(now, is_critical);
@@ -129,6 +136,7 @@ impl Gate {
     /// Ends a request, and gives those of the queue for whom there is room now.
     pub(super) fn leave(&mut self, now: Instant, visitor: Visitor, sample: &Sample) -> Vec<Waiter> {
         let in_flight = self.in_flight.iter().sum();
+        self.saturation.note(now, self.fill());
         if self.limiter.record(now, in_flight, sample) {
             self.forget_what_was_wanted();
         }
@@ -138,13 +146,15 @@ impl Gate {
     }
 
     /// Gives away the place of a request that is not worked on for the time being.
-    pub(super) fn step_out(&mut self, visitor: Visitor) -> Vec<Waiter> {
+    pub(super) fn step_out(&mut self, now: Instant, visitor: Visitor) -> Vec<Waiter> {
+        self.saturation.note(now, self.fill());
         self.in_flight[visitor.criticality as usize] -= 1;
         self.next_ones()
     }
 
     /// Counts it again, whether or not there is room: what was begun is finished.
-    pub(super) fn step_in(&mut self, visitor: Visitor) {
+    pub(super) fn step_in(&mut self, now: Instant, visitor: Visitor) {
+        self.saturation.note(now, self.fill());
         self.in_flight[visitor.criticality as usize] += 1;
     }
 
@@ -169,13 +179,15 @@ impl Gate {
     pub(super) fn gave_up(&mut self, now: Instant, criticality: Criticality) -> Refusal {
         self.note_crowd(now, is_critical(criticality));
         self.refused[criticality as usize][Refusal::Waited as usize] += 1;
+        self.saturation.refused();
         Refusal::Waited
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         Snapshot {
             limit: self.limiter.limit(),
             stretch: self.limiter.stretch(),
+            saturation: self.saturation.ratio(now, self.fill()),
             in_flight: self.in_flight,
             queued: std::array::from_fn(|level| self.queues[level].len()),
             refused: self.refused,
@@ -232,7 +244,14 @@ impl Gate {
 
     fn refuse(&mut self, visitor: Visitor, refusal: Refusal) -> Verdict {
         self.refused[visitor.criticality as usize][refusal as usize] += 1;
+        self.saturation.refused();
         Verdict::Refused(refusal)
+    }
+
+    /// The part of the places that is taken. What was begun before the limit was lowered is no more than full.
+    fn fill(&self) -> f64 {
+        let taken: usize = self.in_flight.iter().sum();
+        (as_f64(taken) / as_f64(self.limiter.limit())).min(1.0)
     }
 
     fn note_wanted(&mut self, level: usize) {

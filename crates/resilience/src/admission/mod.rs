@@ -8,6 +8,7 @@ mod absence;
 mod config;
 mod gate;
 mod limiter;
+mod saturation;
 mod tenants;
 
 #[cfg(test)]
@@ -133,7 +134,7 @@ impl Admission {
 
     /// How it stands.
     pub fn snapshot(&self) -> Snapshot {
-        self.gate().snapshot()
+        self.gate().snapshot(Instant::now())
     }
 
     fn permit(&self, begun: Instant, visitor: Visitor, has_waited: bool) -> Permit {

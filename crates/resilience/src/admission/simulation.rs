@@ -73,6 +73,8 @@ pub struct Report {
     pub modest: Tally,
     /// The limit at the end of each tenth of a second.
     pub limits: Vec<usize>,
+    /// How much more was wanted than there was, at the end.
+    pub saturation: f64,
 }
 
 impl Report {
@@ -167,7 +169,8 @@ impl Service {
             });
             arrival += Duration::from_secs_f64(pause);
         }
-        let tally = report.borrow().clone();
+        let mut tally = report.borrow().clone();
+        tally.saturation = self.admission.snapshot().saturation;
         requests.detach_all();
         tally
     }

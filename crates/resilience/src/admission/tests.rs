@@ -46,6 +46,27 @@ fn overloaded_it_does_as_much_as_it_can() {
 }
 
 #[test]
+fn its_saturation_says_how_many_times_what_it_can_do_is_wanted() {
+    for (load, critical) in [(0.5, 0.5), (1.5, 0.5), (3.0, 0.0), (3.0, 1.0)] {
+        let phase = Phase {
+            critical,
+            ..Phase::new(30, load)
+        };
+
+        let reports = run(0, &Config::default(), &[phase, Phase::new(60, 0.1)]);
+
+        let (loaded, calm) = (reports[0].saturation, reports[1].saturation);
+        println!("{load}x, {critical} of it critical: saturation {loaded:.2}, then {calm:.2}");
+        assert!(calm < 0.3, "a minute later it is still {calm}");
+        if load < 1.0 {
+            assert!(loaded < 0.7, "{loaded}");
+        } else {
+            assert!((load * 0.75..load * 1.3).contains(&loaded), "{loaded}");
+        }
+    }
+}
+
+#[test]
 fn without_it_the_same_load_gets_next_to_nothing_done() {
     let config = Config {
         enabled: false,

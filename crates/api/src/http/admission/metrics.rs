@@ -26,6 +26,11 @@ impl Collector for Collected {
         let stretch =
             encoder.encode_descriptor("admission_stretch", help, None, MetricType::Gauge)?;
         ConstGauge::new(now.stretch).encode(stretch)?;
+
+        let help = "What is wanted by what may be worked on at once: above 1 requests are refused";
+        let name = "admission_saturation_ratio";
+        let saturation = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(now.saturation).encode(saturation)?;
         for (name, help, counts) in [
             ("admission_in_flight", "Requests worked on", now.in_flight),
             ("admission_queued", "Requests that wait", now.queued),

@@ -1,4 +1,5 @@
-//! What calls to other services cost and how they end, one set of series for each service.
+//! What calls to other services cost and how they end, one set of series for each service. The label is not `service`, which is
+//! the target's in Kubernetes.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -15,12 +16,12 @@ const BUCKETS: [f64; 12] = [
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Service {
-    service: &'static str,
+    dependency: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
-    service: &'static str,
+    dependency: &'static str,
     outcome: &'static str,
 }
 
@@ -78,7 +79,7 @@ impl Metrics {
     }
 
     pub(super) fn of(&self, name: &'static str) -> Instruments {
-        let service = Service { service: name };
+        let service = Service { dependency: name };
         Instruments {
             name,
             attempts: self.attempts.get_or_create(&service).clone(),
@@ -91,8 +92,11 @@ impl Metrics {
 
 impl Instruments {
     pub(super) fn ended(&self, outcome: &'static str) {
-        let service = self.name;
-        let labels = Outcome { service, outcome };
+        let dependency = self.name;
+        let labels = Outcome {
+            dependency,
+            outcome,
+        };
         self.all.calls.get_or_create(&labels).inc();
     }
 

@@ -2,7 +2,7 @@
 
 mod draining;
 mod ends;
-mod rig;
+pub mod rig;
 
 use devstack::{Fault, Stack, Target};
 use serde_json::json;

@@ -97,13 +97,13 @@ impl Process {
 
     /// One of the outcomes of `cache_<family>`.
     pub fn outcome(&self, family: &str, outcome: &str) -> u64 {
-        let labels = format!(r#"{{namespace="things",outcome="{outcome}"}}"#);
+        let labels = format!(r#"{{cache="things",outcome="{outcome}"}}"#);
         self.metric(&format!("cache_{family}_total{labels}")) as u64
     }
 
     pub fn counted(&self, level: &str, outcome: &str) -> u64 {
         let line = format!(
-            r#"cache_requests_total{{namespace="things",level="{level}",outcome="{outcome}"}}"#
+            r#"cache_requests_total{{cache="things",level="{level}",outcome="{outcome}"}}"#
         );
         self.metric(&line) as u64
     }
