@@ -12,7 +12,6 @@ pub mod flags;
 pub mod http;
 pub mod jobs;
 pub mod proto;
-mod ranges;
 
 #[cfg(test)]
 mod testing;

@@ -12,7 +12,6 @@ mod jitter;
 pub mod migrate;
 pub mod outbox;
 pub mod postgres;
-mod ranges;
 pub mod rates;
 pub mod redis;
 pub mod sessions;

@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use resilience::ranges::between;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::Connection as _;
@@ -12,7 +13,6 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::postgres::{self, Unfit};
-use crate::ranges::between;
 
 /// The advisory lock of migrators: any number, the same in every release.
 const TURN: i64 = 0x686f_6c64_6661_7374;

@@ -12,7 +12,7 @@ pub mod bulkhead;
 mod criticality;
 mod keyed;
 mod quota;
-mod ranges;
+pub mod ranges;
 mod rate;
 pub mod retry;
 mod throttle;

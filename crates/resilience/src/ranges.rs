@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 /// A validator that accepts durations from `min` to `max`, and says so when it refuses one.
-pub(crate) fn between(
-    min: Duration,
-    max: Duration,
-) -> impl FnOnce(&Duration, &()) -> garde::Result {
+pub fn between(min: Duration, max: Duration) -> impl FnOnce(&Duration, &()) -> garde::Result {
     move |value, ()| {
         if (min..=max).contains(value) {
             return Ok(());

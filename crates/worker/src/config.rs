@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use garde::Validate;
+use resilience::ranges::between;
 use serde::{Deserialize, Serialize};
-
-use crate::ranges::between;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

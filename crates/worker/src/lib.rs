@@ -39,7 +39,6 @@ mod job;
 mod metrics;
 pub mod operate;
 mod pulse;
-mod ranges;
 mod registry;
 mod runner;
 mod running;

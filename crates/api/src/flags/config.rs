@@ -3,10 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use garde::Validate;
-use resilience::{breaker, brownout};
+use resilience::{breaker, brownout, ranges::between};
 use serde::{Deserialize, Serialize};
 
-use crate::{http::outbound, ranges::between};
+use crate::http::outbound;
 
 /// Where flags are set, and how soon a process notices: `flags.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

@@ -6,11 +6,11 @@ use std::{
 };
 
 use garde::Validate;
+use resilience::ranges::between;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{client_address::ForwardedBy, envelope::CALLER_KEY_BYTES_MAX};
-use crate::ranges::between;
 
 /// The public listener: `http.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use garde::Validate;
+use resilience::ranges::between;
 use serde::{Deserialize, Serialize};
-
-use crate::ranges::between;
 
 /// The settings under `outbox`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use garde::Validate;
 use resilience::breaker;
+use resilience::ranges::between;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use sqlx::postgres::PgConnectOptions;
-
-use crate::ranges::between;
 
 /// Where the Postgres nodes are and how long and how much may be asked of them.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

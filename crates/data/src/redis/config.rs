@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::IntoConnectionInfo;
-use resilience::{breaker, bulkhead};
+use resilience::{breaker, bulkhead, ranges::between};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
-
-use crate::ranges::between;
 
 /// How to reach Redis, and how long to wait for it.
 #[derive(Clone, Debug, Serialize, Deserialize, garde::Validate)]

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use resilience::ranges::between;
 use serde::{Deserialize, Serialize};
-
-use crate::ranges::between;
 
 /// The life of a session.
 #[derive(Clone, Debug, Serialize, Deserialize, garde::Validate)]

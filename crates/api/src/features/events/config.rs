@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use garde::Validate;
+use resilience::ranges::between;
 use serde::{Deserialize, Serialize};
 
-use crate::{http::config::between_1ms_and_1h, ranges::between};
+use crate::http::config::between_1ms_and_1h;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);

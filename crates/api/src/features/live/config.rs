@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use garde::Validate;
+use resilience::ranges::between;
 use serde::{Deserialize, Serialize};
 
-use crate::{http::config::between_1ms_and_1h, ranges::between};
+use crate::http::config::between_1ms_and_1h;
 
 /// The settings under `live`. A socket is an open WebSocket, or an open stream of events or of an RPC.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

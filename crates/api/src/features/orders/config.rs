@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use garde::Validate;
+use resilience::ranges::between;
 use serde::{Deserialize, Serialize};
 
 use super::payments;
-use crate::{http::outbound, ranges::between};
+
+use crate::http::outbound;
 
 /// The settings under `orders`. Those of held stock are of importance only with `shards.clusters`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

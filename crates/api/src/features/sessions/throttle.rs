@@ -12,15 +12,12 @@ use data::{
 };
 use garde::Validate;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use resilience::{Keyed, Steps};
+use resilience::{Keyed, Steps, ranges::between};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::{
-    http::{ApiError, ApiResult, client_address::ClientAddress},
-    ranges::between,
-};
+use crate::http::{ApiError, ApiResult, client_address::ClientAddress};
 
 const TENTH: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_secs(86_400);

@@ -6,9 +6,8 @@ use std::{
 };
 
 use garde::Validate;
+use resilience::ranges::between;
 use serde::{Deserialize, Serialize};
-
-use crate::ranges::between;
 
 /// The gRPC listener: `grpc.*`.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use garde::Validate;
+use resilience::ranges::between;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Bucket, Buckets};
 use crate::postgres::config::{is_postgres_url, masked, masked_list, masked_option};
-use crate::ranges::between;
 
 /// The name of the cluster that `postgres.primary_url` leads to.
 pub const HOME: &str = "home";
