@@ -95,6 +95,12 @@
 {{- if and .Values.postgres.pooled (not $s.keys.directUrl) -}}
 {{- include "holdfast.refuse" "secrets.keys.directUrl must be set with postgres.pooled: migrations need a session of their own" -}}
 {{- end -}}
+{{- if and .Values.pgbouncer.enabled (not .Values.postgres.pooled) -}}
+{{- include "holdfast.refuse" "pgbouncer.enabled needs postgres.pooled: the service must know that it has no session of its own" -}}
+{{- end -}}
+{{- if and .Values.pgbouncer.enabled (not .Values.pgbouncer.databases) -}}
+{{- include "holdfast.refuse" "pgbouncer.databases must be set with pgbouncer.enabled" -}}
+{{- end -}}
 {{- if and $s.keys.replicaUrls (not $s.keys.tokenKeys) -}}
 {{- include "holdfast.refuse" "secrets.keys.tokenKeys must be set with secrets.keys.replicaUrls: else a client does not see what it wrote" -}}
 {{- end -}}
