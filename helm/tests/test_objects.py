@@ -260,7 +260,8 @@ def test_the_policy_scanner_finds_nothing_but_what_is_meant(tmp_path):
     skipped = [line.split(" ")[0] for line in skipped if line and not line.startswith("#")]
     digest = "sha256:" + "0" * 64
     servers = {f"{name}Image": f"docker.io/library/{name}:1@{digest}" for name in ("postgres", "redis")}
-    changes = {"image": {"digest": digest}, "devServers": servers}
+    pooler = {"image": f"{chart.VALUES['pgbouncer']['image']}@{digest}"}
+    changes = {"image": {"digest": digest}, "devServers": servers, "pgbouncer": pooler}
     for fixture in ("default", "dev", "prod", "all-on", "external-db"):
         (tmp_path / f"{fixture}.yaml").write_text(chart.run_helm(fixture, changes))
     command = [chart.TOOLS / "scan/bin/checkov", "--framework", "kubernetes", "--directory", tmp_path, "--output", "json", "--compact", "--quiet"]
