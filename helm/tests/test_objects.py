@@ -266,7 +266,7 @@ def test_the_policy_scanner_finds_nothing_but_what_is_meant(tmp_path):
         (tmp_path / f"{fixture}.yaml").write_text(chart.run_helm(fixture, changes))
     command = [chart.TOOLS / "scan/bin/checkov", "--framework", "kubernetes", "--directory", tmp_path, "--output", "json", "--compact", "--quiet"]
     env = {**os.environ, "BC_SKIP_MAPPING": "TRUE", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([*command, "--skip-download"], capture_output=True, text=True, env=env, timeout=110)
+    done = subprocess.run([*command, "--skip-download"], capture_output=True, text=True, env=env, timeout=300)
 
     found = json.loads(done.stdout)
     failed = {f"{check['check_id']} {check['check_name']} {check['resource']}" for check in found["results"]["failed_checks"]}

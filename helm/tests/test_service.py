@@ -180,7 +180,7 @@ class Running:
         nobody = {"HOLDFAST_PROFILE": "test", "HOLDFAST__POSTGRES__PRIMARY_URL": "postgres://a:b@127.0.0.1:1/c", "HOLDFAST__REDIS__URL": "redis://127.0.0.1:1"}
         env = {**nobody, **(env or {})}
         self.process = subprocess.Popen([chart.BINARY, role], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
-        self.timer = threading.Timer(30, self.process.kill)
+        self.timer = threading.Timer(120, self.process.kill)
         self.timer.start()
 
     def __enter__(self):

@@ -28,8 +28,8 @@
 {{- if lt (int $s.graceSeconds) (int $needed) -}}
 {{- include "holdfast.refuse" (printf "shutdown.graceSeconds (%d) must be %d or more: preStopSeconds + max(lameDuckSeconds + drainSeconds, jobsSeconds) + eventsFlushSeconds + flushSeconds + slackSeconds" (int $s.graceSeconds) $needed) -}}
 {{- end -}}
-{{- if gt 10 (int (add $s.preStopSeconds $s.lameDuckSeconds $s.drainSeconds)) -}}
-{{- include "holdfast.refuse" "shutdown.preStopSeconds + lameDuckSeconds + drainSeconds must be 10 or more: so long a pod that ends can still be taken for ready" -}}
+{{- if gt 10 (int (add $s.preStopSeconds $s.lameDuckSeconds)) -}}
+{{- include "holdfast.refuse" "shutdown.preStopSeconds + lameDuckSeconds must be 10 or more: so long a pod that ends can still be taken for ready, which the readiness probe asks twice, every 5 s" -}}
 {{- end -}}
 {{- if lt (int .Values.rollout.minReadySeconds) (int (max 5 (add $s.preStopSeconds $s.lameDuckSeconds))) -}}
 {{- include "holdfast.refuse" (printf "rollout.minReadySeconds (%d) must be %d or more: the period of the readiness probe, and shutdown.preStopSeconds + lameDuckSeconds" (int .Values.rollout.minReadySeconds) (max 5 (add $s.preStopSeconds $s.lameDuckSeconds))) -}}
