@@ -89,6 +89,16 @@
 {{- if and (ne .Values.profile "dev") (or $s.inline .Values.devServers.enabled) -}}
 {{- include "holdfast.refuse" "secrets.inline and devServers.enabled need profile: dev" -}}
 {{- end -}}
+{{- if $s.inline -}}
+{{- $needed := list $s.keys.primaryUrl -}}
+{{- if .Values.redis.enabled }}{{ $needed = append $needed $s.keys.redisUrl }}{{ end -}}
+{{- if .Values.pgbouncer.enabled }}{{ $needed = append $needed .Values.pgbouncer.userlistKey }}{{ end -}}
+{{- range $key := $needed -}}
+{{- if not (hasKey (include "holdfast.inlineSecrets" $ | fromYaml) $key) -}}
+{{- include "holdfast.refuse" (printf "secrets.inline.%s must be set" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and $s.externalSecret.enabled (not $s.externalSecret.storeName) -}}
 {{- include "holdfast.refuse" "secrets.externalSecret.storeName must be set" -}}
 {{- end -}}
