@@ -156,6 +156,26 @@ def test_the_job_needs_nothing_that_comes_after_it():
             assert name == "shop" or name in secrets or f"Secret/{name}" in hooks
 
 
+def test_each_key_that_is_mounted_is_in_its_secret():
+    inline = {"profile": "dev", "secrets": {"existingSecret": "", "inline": {"primary-url": "x", "redis-url": "redis"}}}
+    pooler = {"pgbouncer": {"enabled": True, "databases": {"shop": "host=db-rw"}}}
+    renders = [*map(chart.objects, chart.FIXTURES)]
+    renders += [chart.parsed(chart.run_helm(base, changes)) for base, changes in [("default", inline), ("external-db", pooler)]]
+    checked = 0
+    for objects in renders:
+        keys = {o["metadata"]["name"]: set(o["stringData"]) for o in objects if o["kind"] == "Secret"}
+        made = [o["spec"] for o in objects if o["kind"] == "ExternalSecret"]
+        keys |= {spec["target"]["name"]: {item["secretKey"] for item in spec["data"]} for spec in made}
+        for found in filter(chart.pod_of, objects):
+            for volume in chart.pod_of(found).get("volumes", []):
+                secret = volume.get("secret", {})
+                if secret.get("secretName", "shop") != "shop":
+                    assert {item["key"] for item in secret["items"]} <= keys[secret["secretName"]], title(found)
+                    checked += 1
+    print(f"{checked} pods mount a Secret of the chart's own")
+    assert checked >= 9
+
+
 def restricted(found):
     """What the Pod Security Standard `restricted` and this chart ask of every container, as complaints."""
     pod = chart.pod_of(found)
@@ -241,7 +261,7 @@ def test_the_notes_say_where_it_is_and_warn():
         said = notes(fixture)
         assert not [text for text in expected if text not in said], said
     assert "WARNING" not in notes("prod") and "WARNING" not in notes("all-on")
-    inline = {"profile": "dev", "secrets": {"existingSecret": "", "inline": {"primary-url": "x"}}}
+    inline = {"profile": "dev", "secrets": {"existingSecret": "", "inline": {"primary-url": "x", "redis-url": "redis"}}}
     assert "secrets are inline" in notes("default", inline)
     off = {"serve": {"pdb": {"enabled": False}}}
     assert "serve has no PodDisruptionBudget: all its pods may be evicted at once" in notes("default", off)
@@ -260,12 +280,13 @@ def test_the_policy_scanner_finds_nothing_but_what_is_meant(tmp_path):
     skipped = [line.split(" ")[0] for line in skipped if line and not line.startswith("#")]
     digest = "sha256:" + "0" * 64
     servers = {f"{name}Image": f"docker.io/library/{name}:1@{digest}" for name in ("postgres", "redis")}
-    changes = {"image": {"digest": digest}, "devServers": servers}
+    pooler = {"image": f"{chart.VALUES['pgbouncer']['image']}@{digest}"}
+    changes = {"image": {"digest": digest}, "devServers": servers, "pgbouncer": pooler}
     for fixture in ("default", "dev", "prod", "all-on", "external-db"):
         (tmp_path / f"{fixture}.yaml").write_text(chart.run_helm(fixture, changes))
     command = [chart.TOOLS / "scan/bin/checkov", "--framework", "kubernetes", "--directory", tmp_path, "--output", "json", "--compact", "--quiet"]
     env = {**os.environ, "BC_SKIP_MAPPING": "TRUE", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([*command, "--skip-download"], capture_output=True, text=True, env=env, timeout=110)
+    done = subprocess.run([*command, "--skip-download"], capture_output=True, text=True, env=env, timeout=300)
 
     found = json.loads(done.stdout)
     failed = {f"{check['check_id']} {check['check_name']} {check['resource']}" for check in found["results"]["failed_checks"]}

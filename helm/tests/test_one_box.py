@@ -2,17 +2,21 @@
 
 import glob
 import json
+import os
+import pathlib
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.parse
 
 import pytest
 
 import chart
-from test_service import SECRETS, containers, environment
+from test_service import SECRETS, Running, containers, environment
 
 PATIENCE = 60
 TELL = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
@@ -125,3 +129,55 @@ def test_a_release_on_one_machine(servers, tmp_path):
         stop = chart.at(pod["containers"][0], ["lifecycle", "preStop", "sleep", "seconds"])
         assert code == 0 and stop + took < pod["terminationGracePeriodSeconds"], (tmp_path / f"{role}.log").read_text()[-2000:]
     print({role: f"ended within {took:.1f} s with {code}" for role, (code, took, _) in ends.items()})
+
+
+def pooler_binary():
+    """As `make setup` provides it, or the machine."""
+    own = chart.BINARY.parent.parent / "pgbouncer" / "pgbouncer"
+    return own if own.exists() else shutil.which("pgbouncer")
+
+
+@pytest.fixture
+def open_folder():
+    """Pytest's own is closed to other users, and the pooler refuses to be root."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield pathlib.Path(folder)
+
+
+def test_the_service_accepts_the_pooler_as_it_is_configured(servers, open_folder, tmp_path):
+    at = urllib.parse.urlsplit(servers["HOLDFAST__POSTGRES__PRIMARY_URL"])
+    where = f"host={at.hostname} port={at.port} dbname={at.path[1:]}"
+    changes = {"pgbouncer": {"databases": {"shop": where}}}
+    objects = chart.parsed(chart.run_helm("all-on", changes))
+    config = chart.find(objects, "ConfigMap", "shop-holdfast-pgbouncer")["data"]["pgbouncer.ini"]
+    (port,) = free_ports(1)
+    userlist = open_folder / "userlist.txt"
+    userlist.write_text(f'"{at.username}" "{at.password or ""}"\n')
+    ini = open_folder / "pgbouncer.ini"
+    ini.write_text(config.replace("/etc/pgbouncer/secrets", str(open_folder)).replace("listen_port = 5432", f"listen_port = {port}"))
+    ini.chmod(0o644)
+    userlist.chmod(0o644)
+    pooled = at._replace(netloc=f"{at.username}:{at.password or ''}@127.0.0.1:{port}", path="/shop").geturl()
+    env = {
+        "HOLDFAST_PROFILE": "test",
+        "HOLDFAST__POSTGRES__PRIMARY_URL": pooled,
+        "HOLDFAST__POSTGRES__DIRECT_URL": servers["HOLDFAST__POSTGRES__PRIMARY_URL"],
+        "HOLDFAST__POSTGRES__POOLED": "true",
+    }
+    user = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"] if os.geteuid() == 0 else []
+    binary = shutil.copy(pooler_binary(), open_folder / "pgbouncer")
+    with open(tmp_path / "log", "w") as log:
+        pooler = subprocess.Popen([*user, binary, ini], stdout=log, stderr=subprocess.STDOUT, cwd="/")
+    try:
+        subprocess.run([chart.BINARY, "migrate"], env=env, check=True, timeout=PATIENCE)
+        run = lambda: subprocess.run([chart.BINARY, "jobs", "list"], env=env, capture_output=True, text=True, timeout=PATIENCE)
+        until(lambda: run().returncode == 0, f"{run().stderr} {(tmp_path / 'log').read_text()}")
+        with Running("work", tmp_path, env) as work:
+            ready = until(lambda: work.get("/ready")[0] == 200 and work.get("/ready")[1], f"the pooler does not fit: {work.get('/ready')}")
+    finally:
+        pooler.terminate()
+        pooler.wait(timeout=PATIENCE)
+    check = json.loads(ready)["checks"]["postgres-primary:connectivity"][0]
+    print(f"through the pooler: {check['status']}, {check['output']}")
+    assert check["status"] == "pass"

@@ -174,12 +174,13 @@ def test_a_value_that_names_a_setting_sets_it():
 
 
 class Running:
-    """The service without any server around it, until the end of a `with`."""
+    """A process of the service until the end of a `with`, where nothing else is said without any server around it."""
 
-    def __init__(self, role, folder):
-        env = {"HOLDFAST_PROFILE": "test", "HOLDFAST__POSTGRES__PRIMARY_URL": "postgres://a:b@127.0.0.1:1/c", "HOLDFAST__REDIS__URL": "redis://127.0.0.1:1"}
+    def __init__(self, role, folder, env=None):
+        nobody = {"HOLDFAST_PROFILE": "test", "HOLDFAST__POSTGRES__PRIMARY_URL": "postgres://a:b@127.0.0.1:1/c", "HOLDFAST__REDIS__URL": "redis://127.0.0.1:1"}
+        env = {**nobody, **(env or {})}
         self.process = subprocess.Popen([chart.BINARY, role], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
-        self.timer = threading.Timer(30, self.process.kill)
+        self.timer = threading.Timer(120, self.process.kill)
         self.timer.start()
 
     def __enter__(self):

@@ -28,8 +28,8 @@
 {{- if lt (int $s.graceSeconds) (int $needed) -}}
 {{- include "holdfast.refuse" (printf "shutdown.graceSeconds (%d) must be %d or more: preStopSeconds + max(lameDuckSeconds + drainSeconds, jobsSeconds) + eventsFlushSeconds + flushSeconds + slackSeconds" (int $s.graceSeconds) $needed) -}}
 {{- end -}}
-{{- if gt 10 (int (add $s.preStopSeconds $s.lameDuckSeconds $s.drainSeconds)) -}}
-{{- include "holdfast.refuse" "shutdown.preStopSeconds + lameDuckSeconds + drainSeconds must be 10 or more: so long a pod that ends can still be taken for ready" -}}
+{{- if gt 10 (int (add $s.preStopSeconds $s.lameDuckSeconds)) -}}
+{{- include "holdfast.refuse" "shutdown.preStopSeconds + lameDuckSeconds must be 10 or more: so long a pod that ends can still be taken for ready, which the readiness probe asks twice, every 5 s" -}}
 {{- end -}}
 {{- if lt (int .Values.rollout.minReadySeconds) (int (max 5 (add $s.preStopSeconds $s.lameDuckSeconds))) -}}
 {{- include "holdfast.refuse" (printf "rollout.minReadySeconds (%d) must be %d or more: the period of the readiness probe, and shutdown.preStopSeconds + lameDuckSeconds" (int .Values.rollout.minReadySeconds) (max 5 (add $s.preStopSeconds $s.lameDuckSeconds))) -}}
@@ -89,11 +89,27 @@
 {{- if and (ne .Values.profile "dev") (or $s.inline .Values.devServers.enabled) -}}
 {{- include "holdfast.refuse" "secrets.inline and devServers.enabled need profile: dev" -}}
 {{- end -}}
+{{- if $s.inline -}}
+{{- $needed := list $s.keys.primaryUrl -}}
+{{- if .Values.redis.enabled }}{{ $needed = append $needed $s.keys.redisUrl }}{{ end -}}
+{{- if .Values.pgbouncer.enabled }}{{ $needed = append $needed .Values.pgbouncer.userlistKey }}{{ end -}}
+{{- range $key := $needed -}}
+{{- if not (hasKey (include "holdfast.inlineSecrets" $ | fromYaml) $key) -}}
+{{- include "holdfast.refuse" (printf "secrets.inline.%s must be set" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and $s.externalSecret.enabled (not $s.externalSecret.storeName) -}}
 {{- include "holdfast.refuse" "secrets.externalSecret.storeName must be set" -}}
 {{- end -}}
 {{- if and .Values.postgres.pooled (not $s.keys.directUrl) -}}
 {{- include "holdfast.refuse" "secrets.keys.directUrl must be set with postgres.pooled: migrations need a session of their own" -}}
+{{- end -}}
+{{- if and .Values.pgbouncer.enabled (not .Values.postgres.pooled) -}}
+{{- include "holdfast.refuse" "pgbouncer.enabled needs postgres.pooled: the service must know that it has no session of its own" -}}
+{{- end -}}
+{{- if and .Values.pgbouncer.enabled (not .Values.pgbouncer.databases) -}}
+{{- include "holdfast.refuse" "pgbouncer.databases must be set with pgbouncer.enabled" -}}
 {{- end -}}
 {{- if and $s.keys.replicaUrls (not $s.keys.tokenKeys) -}}
 {{- include "holdfast.refuse" "secrets.keys.tokenKeys must be set with secrets.keys.replicaUrls: else a client does not see what it wrote" -}}

@@ -20,6 +20,15 @@
 
 {{- define "holdfast.postgresEgress" -}}
 {{- include "holdfast.egress" (dict "to" .Values.networkPolicy.postgres "port" .Values.networkPolicy.postgresPort) }}
+{{- if .Values.pgbouncer.enabled }}
+- ports:
+    - {port: postgres}
+  to:
+    - podSelector:
+        matchLabels:
+          {{- include "holdfast.selector" . | nindent 10 }}
+          app.kubernetes.io/component: pgbouncer
+{{- end }}
 {{- end }}
 
 {{- define "holdfast.otlpPort" -}}

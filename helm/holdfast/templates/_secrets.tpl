@@ -30,7 +30,11 @@ spec:
     name: {{ include "holdfast.fullname" $root }}-{{ index $ 2 }}
     creationPolicy: Owner
   data:
-    {{- range include "holdfast.secretKeys" (list $root $role) | fromJson | values | uniq | sortAlpha }}
+    {{- $keys := include "holdfast.secretKeys" (list $root $role) | fromJson | values }}
+    {{- if and (eq $role "serve") $root.Values.pgbouncer.enabled }}
+    {{- $keys = append $keys $root.Values.pgbouncer.userlistKey }}
+    {{- end }}
+    {{- range $keys | uniq | sortAlpha }}
     - secretKey: {{ . }}
       remoteRef: {key: {{ $root.Values.secrets.externalSecret.remoteKey }}, property: {{ . }}}
     {{- end }}

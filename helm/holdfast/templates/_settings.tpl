@@ -126,5 +126,10 @@ telemetry:
 {{- if or (not $migrates) (hasPrefix "shards." $setting) }}{{ $_ := set $found $setting $key }}{{ end -}}
 {{- end -}}
 {{- range $setting, $key := $found }}{{ if not $key }}{{ $_ := unset $found $setting }}{{ end }}{{ end -}}
+{{- if not (or $secrets.existingSecret $secrets.externalSecret.enabled) -}}
+{{- /* A pod that mounts a key which its Secret lacks does not start, and in dev the service knows what to do without most. */ -}}
+{{- $inline := include "holdfast.inlineSecrets" $root | fromYaml -}}
+{{- range $setting, $key := $found }}{{ if not (hasKey $inline $key) }}{{ $_ := unset $found $setting }}{{ end }}{{ end -}}
+{{- end -}}
 {{- toJson $found -}}
 {{- end }}
