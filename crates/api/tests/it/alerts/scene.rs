@@ -159,6 +159,11 @@ impl Scene {
         call(whole.public, "GET /v1/orders", &borrowed(&session), None).await;
     }
 
+    /// What the one for jobs says.
+    pub async fn worker(&self) -> String {
+        get(self.services[2].admin, "/metrics").await.body
+    }
+
     /// What the processes say when `is_enough`, or after a while.
     pub async fn scrape_until(&self, is_enough: impl Fn(&Scraped) -> bool) -> Scraped {
         let deadline = Instant::now() + PATIENCE;
