@@ -23,7 +23,8 @@ PALETTE = ["#73BF69", "#F2CC0C", "#5794F2", "#FF9830", "#B877D9", "#F2495C", "#8
 # The panels of the picture, by rows of the dashboard; all of a row where none is named.
 SHOWN = {
     "At a glance": None,
-    "Golden signals": None,
+    "Golden signals": ["Traffic", "Failures", "Latency", "Where requests lie", "Slowest routes"],
+    "Promises": ["How fast budgets burn"],
     "Saturation": ["Saturation", "Requests at once", "CPU"],
     "Shed and degraded": ["Refused by criticality", "Refused, and why", "What is done without"],
     "Postgres: pools and replicas": ["Pools in use", "Wait for a connection, p99", "Statements, p95"],
@@ -31,9 +32,9 @@ SHOWN = {
     "Other services": None,
     "Jobs, events and the live feed": ["Jobs that ended", "Outbox delay, p99", "Analytics"],
 }
-MINUTES = 7
+MINUTES = 5
 STEP = 2
-CAPTION = "deploy/alerts/picture.sh: the queries of the Grafana dashboard, answered by Prometheus and drawn without Grafana. One service of a debug build, its limit lowered to 12 at once: a rush at minute 2, a recommender that hangs at minute 4."
+CAPTION = "deploy/alerts/picture.sh: the queries of the Grafana dashboard, answered by Prometheus and drawn without Grafana. One service of a debug build, its limit lowered to 12 at once: a rush at minute 1, a recommender that hangs at minute 3."
 
 
 def main(prometheus: str, path: str) -> None:
@@ -44,7 +45,7 @@ def main(prometheus: str, path: str) -> None:
     figure = plt.figure(figsize=(16, 1.0 + 2.15 * sum(heights)), facecolor=PAGE, dpi=100)
     grid = figure.add_gridspec(len(rows), 1, height_ratios=heights, left=0.035, right=0.985, top=0.955, bottom=0.025, hspace=0.42)
     figure.text(0.035, 0.985, "Holdfast", color=TEXT, size=17, weight="bold", va="top")
-    figure.text(0.105, 0.9825, CAPTION, color=DIM, size=8, va="top")
+    figure.text(0.118, 0.9822, CAPTION, color=DIM, size=8, va="top")
     for (title, line), place in zip(rows, grid):
         cells = place.subgridspec(1, len(line), wspace=0.13 if len(line) < 8 else 0.08)
         for panel, cell in zip(line, cells):
@@ -58,7 +59,7 @@ def chosen(panels: list[dict]) -> list[tuple[str, list[dict]]]:
         if panel["type"] == "row":
             title = panel["title"]
         elif title in SHOWN and (SHOWN[title] is None or panel["title"] in SHOWN[title]):
-            is_new = not rows or rows[-1][0] != title or len(rows[-1][1]) == (8 if title == "At a glance" else 3)
+            is_new = not rows or len(rows[-1][1]) == (8 if rows[-1][0] == "At a glance" else 3)
             rows.append((title, [])) if is_new else None
             rows[-1][1].append(panel)
     return rows
@@ -149,7 +150,7 @@ def finish(axes, defaults: dict, series: list) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, defaults["unit"])))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} min"))
     if series:
-        axes.legend(loc="upper left", fontsize=6.8, frameon=False, labelcolor=TEXT, ncols=2 if len(series) > 3 else 1, handlelength=1, borderaxespad=0.3, columnspacing=1)
+        axes.legend(loc="upper left", fontsize=6.8, labelcolor=TEXT, ncols=2 if len(series) > 3 else 1, handlelength=1, borderaxespad=0.3, columnspacing=1, facecolor=PANEL, framealpha=0.65, edgecolor="none")
     else:
         axes.text(0.5, 0.5, "none", color=DIM, size=9, ha="center", va="center", transform=axes.transAxes)
 
@@ -176,7 +177,9 @@ def bands(axes, panel: dict, source: Source) -> None:
     for at, (_, minutes, values) in enumerate(series):
         for minute, value in zip(minutes, values):
             axes.broken_barh([(minute, STEP / 60 * 1.05)], (at - 0.36, 0.72), color=named[f"{value:.0f}"]["color"], lw=0)
-    axes.set_yticks(range(len(series)), [name for name, _, _ in series], color=TEXT, size=7)
+        name = series[at][0]
+        axes.text(0.04, at, name, color="white", size=7, va="center", path_effects=OUTLINE)
+    axes.set_yticks([])
     axes.set_xlim(0, MINUTES)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} min"))
 

@@ -27,7 +27,6 @@ use crate::{
     flags::Flags,
     http::{
         self,
-        admission::metrics::Collected,
         breakers::Breakers,
         consistency::Tokenizer,
         degraded::Degradations,
@@ -117,7 +116,6 @@ impl AppState {
         let hub = Hub::new(&feed, &live::TOPICS, registry);
         let drain = Drain::default();
         let admission = Admission::new(&settings.admission, settings.requests_served_at_once());
-        registry.register_collector(Box::new(Collected(admission.clone())));
         Ok(Self {
             http: Arc::new(settings.http.clone()),
             grpc: Arc::new(settings.grpc.clone()),

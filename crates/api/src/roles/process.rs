@@ -20,6 +20,7 @@ use crate::{
     features::orders,
     http::{
         admin::{self, AdminState},
+        admission::metrics::Collected,
         observe::ObserveLayer,
     },
     jobs::{self, Operations},
@@ -60,6 +61,13 @@ impl Process {
         let mut metrics = Metrics::new(vec![("requests", tokio::runtime::Handle::current())]);
         telemetry.register(metrics.registry_mut());
         let state = AppState::new(settings, metrics.registry_mut())?;
+        // A worker admits nobody, and would lower the mean that an autoscaler goes by.
+        if !matches!(jobs, Jobs::RunAndCount) {
+            let admission = Collected(state.admission.clone());
+            metrics
+                .registry_mut()
+                .register_collector(Box::new(admission));
+        }
         let process = Self {
             observe: ObserveLayer::new(
                 &settings.http,

@@ -63,6 +63,8 @@ async fn every_query_asks_for_what_the_service_has() {
     assert!(alerts.len() > 60 && dashboard.len() > 40 && cases.len() > 60);
     let faults = faults(&scraped);
     assert!(faults.is_empty(), "{faults:#?}");
+    // It admits nobody, so it has no part in how saturated the service is.
+    assert!(!scene.worker().await.contains("admission_"));
 }
 
 fn faults_of(query: &Query, scraped: &Scraped) -> Vec<String> {

@@ -140,23 +140,32 @@ impl Scene {
         vec![email, key, id, session[0].1.clone(), name]
     }
 
-    /// Events are dropped, and every connection to the database is closed from there.
+    /// An event is dropped, and another one's connection is closed by the database while it is written.
     async fn lose(&self) {
         let whole = &self.services[0];
+        let events = json!({ "events": [{ "name": "product_viewed" }] });
         let off =
             json!({ "value": false, "reason": "a test", "changed_by": "a test", "ttl": "1h" });
         call(whole.admin, "PUT /flags/events", &[], Some(&off)).await;
-        let events = json!({ "events": [{ "name": "product_viewed" }] });
         call(whole.public, "POST /v1/events", &[], Some(&events)).await;
         call(whole.admin, "DELETE /flags/events", &[], None).await;
-        let mut admin = PgConnection::connect(&self.database.admin_url)
-            .await
-            .unwrap();
-        let close = "select pg_terminate_backend(pid) from pg_stat_activity
-                     where datname = current_database() and pid <> pg_backend_pid()";
-        sqlx::query(close).execute(&mut admin).await.unwrap();
-        let session = sign_in(whole.public, CUSTOMER).await;
-        call(whole.public, "GET /v1/orders", &borrowed(&session), None).await;
+        let url = &self.database.admin_url;
+        let mut holder = PgConnection::connect(url).await.unwrap();
+        let mut held = holder.begin().await.unwrap();
+        let lock = sqlx::query("lock table events in access exclusive mode");
+        lock.execute(&mut *held).await.unwrap();
+        call(whole.public, "POST /v1/events", &[], Some(&events)).await;
+        let mut admin = PgConnection::connect(url).await.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while close_who_waits(&mut admin).await == 0 {
+            assert!(Instant::now() < deadline, "nobody writes an event");
+        }
+        held.rollback().await.unwrap();
+    }
+
+    /// What the one for jobs says.
+    pub async fn worker(&self) -> String {
+        get(self.services[2].admin, "/metrics").await.body
     }
 
     /// What the processes say when `is_enough`, or after a while.
@@ -172,6 +181,13 @@ impl Scene {
             }
         }
     }
+}
+
+/// Closes connections on which a statement waits for a lock; how many.
+async fn close_who_waits(admin: &mut PgConnection) -> i64 {
+    let close = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'";
+    sqlx::query_scalar(close).fetch_one(admin).await.unwrap()
 }
 
 impl Scraped {
