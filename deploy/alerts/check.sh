@@ -24,6 +24,10 @@ find_promtool() {
     fi
 }
 
+type -P python3 >/dev/null || {
+    as_root apt-get -qq update
+    as_root apt-get -qq install -y --no-install-recommends python3
+} </dev/null >&2
 python3 -B deploy/alerts/rules.py >"$made/alerts.yaml"
 python3 -B deploy/alerts/dashboard.py >"$made/dashboard.json"
 for file in alerts.yaml dashboard.json; do
