@@ -1,6 +1,7 @@
 //! What holds for the whole process.
 #![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
+mod balancer;
 mod cache;
 mod collector;
 mod config;
