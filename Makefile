@@ -1,6 +1,6 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos check lint deny docs sql sql-check proto migration fmt bench load setup build
+.PHONY: help run test test-fast chaos check lint deny docs sql sql-check proto migration fmt bench overload load image up down setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -54,10 +54,22 @@ fmt: ## Format the code
 bench: setup ## Compare the whole stack with bare servers, side by side
 	@deploy/bench.sh
 
-load: setup ## Ask the service for up to ten times what it can do, with and without admission
+overload: setup ## Ask the service for up to ten times what it can do, with and without admission
 	cargo bench --package api --bench stack -- overload
 
-setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer and Envoy
+load: setup ## Load tests with k6: make load SCENARIO=steady, or spike, soak, stampede, loss
+	@deploy/load.sh '$(SCENARIO)'
+
+image: ## Build the image holdfast:dev with Docker
+	DOCKER_BUILDKIT=1 docker build --file deploy/Dockerfile --tag holdfast:dev --build-arg REVISION=$$(git rev-parse HEAD) .
+
+up: ## Start all with Docker Compose: make up, or make up PROFILES=observe,grpc
+	COMPOSE_PROFILES='$(PROFILES)' TRACES_SAMPLED=$(if $(findstring observe,$(PROFILES)),1,0) docker compose up --build --detach --wait
+
+down: ## Stop what `make up` started, and forget its data
+	docker compose --profile '*' down --volumes
+
+setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer, Envoy and HAProxy
 	@deploy/setup.sh
 
 # With one test among the targets cargo chooses the features that tests need, and `make test` compiles no crate again.
