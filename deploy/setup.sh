@@ -72,16 +72,14 @@ install_with_apt() {
 }
 
 finish() {
-    if ! has_haproxy; then
-        if command -v apt-get >/dev/null; then (install_with_apt ' haproxy'); fi
-        has_haproxy || echo "setup: without HAProxy (please install it), the tests behind a balancer will fail" >&2
-    fi
+    has_haproxy || echo "setup: without HAProxy (please install it), the tests behind a balancer will fail" >&2
     "$(dirname "$0")/pgbouncer.sh" || echo "setup: without PgBouncer, the tests behind a pooler will fail" >&2
     "$(dirname "$0")/envoy.sh" || echo "setup: without Envoy, the test through a balancer will fail" >&2
     exit 0
 }
 
 packages=$(missing postgresql redis-server)
+if command -v apt-get >/dev/null && ! has_haproxy; then packages="$packages haproxy"; fi
 [ -n "$packages" ] || finish
 
 if command -v apt-get >/dev/null; then
