@@ -1,7 +1,7 @@
 // The load tests of `make load SCENARIO=…`. Requests arrive at a rate of their own, whether or not earlier ones were answered: a
 // service that slows down does not slow its clients down. Latency counts from when a request was sent; what k6 could not send
 // for want of a virtual user is `dropped_iterations`, and fails the run.
-import { check } from 'k6';
+import { check, sleep } from 'k6';
 import exec from 'k6/execution';
 import http from 'k6/http';
 
@@ -13,15 +13,16 @@ const scenario = __ENV.SCENARIO || 'steady';
 // Service level objectives: what the middle, the slow and the slowest client may wait, in milliseconds.
 const objectives = ['p(50)<100', 'p(95)<500', 'p(99)<1000'];
 
-const arriving = (options) => ({
+// Virtual users are there from the beginning: to make one while a spike begins takes k6 too long.
+const arriving = (peak, options) => ({
     timeUnit: '1s',
-    preAllocatedVUs: Math.max(20, rate),
-    maxVUs: Math.max(100, 10 * rate),
+    preAllocatedVUs: Math.max(50, peak),
+    maxVUs: Math.max(100, 5 * peak),
     gracefulStop: '5s',
     ...options,
 });
 const constant = (duration, options) =>
-    arriving({ executor: 'constant-arrival-rate', rate, duration: __ENV.DURATION || duration, ...options });
+    arriving(2 * rate, { executor: 'constant-arrival-rate', rate, duration: __ENV.DURATION || duration, ...options });
 
 const plans = {
     // What a day looks like.
@@ -30,7 +31,7 @@ const plans = {
     spike: {
         refusals: true,
         run: {
-            load: arriving({
+            load: arriving(10 * rate, {
                 executor: 'ramping-arrival-rate',
                 exec: 'shop',
                 startRate: rate,
@@ -86,7 +87,12 @@ const json = { 'Content-Type': 'application/json', 'Sec-Fetch-Site': 'same-origi
 // What `holdfast seed --dev-accounts` has made.
 function signIn(name) {
     const account = JSON.stringify({ email: `${name}@holdfast.test`, password: `${name}-of-holdfast` });
-    const session = http.post(`${url}/v1/session`, account, { ...quiet, headers: json });
+    let session;
+    // One that has just started may be too busy for a password.
+    for (let attempt = 0; attempt < 10 && (!session || session.status === 503); attempt += 1) {
+        if (session) sleep(1);
+        session = http.post(`${url}/v1/session`, account, { ...quiet, headers: json });
+    }
     if (session.status !== 201) throw new Error(`${name} cannot sign in: ${session.status} ${session.body}`);
     return session.headers['Set-Cookie'].split(';')[0];
 }
