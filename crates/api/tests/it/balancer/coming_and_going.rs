@@ -75,7 +75,7 @@ async fn one_that_is_killed_behind_haproxy_costs_no_request() {
     let mut services = three(&database, &[]).await;
     let haproxy = Haproxy::start(&services, EQUAL, &[SLOW_START]).await;
     let customer = sign_in(haproxy.public, CUSTOMER).await.to_vec();
-    let load = Load::start(haproxy.public, &products, Some(customer));
+    let load = Load::start(haproxy.public, &products, Some(&customer));
     load.more(200).await;
 
     for doomed in (0..3).rev() {
@@ -106,7 +106,7 @@ async fn twenty_rolling_restarts_behind_haproxy_cost_no_request() {
     ];
     let haproxy = Haproxy::start(&services, EQUAL, &variables).await;
     let customer = sign_in(haproxy.public, CUSTOMER).await.to_vec();
-    let load = Load::start(haproxy.public, &products, Some(customer));
+    let load = Load::start(haproxy.public, &products, Some(&customer));
 
     for restart in 0..RESTARTS {
         load.more(50).await;

@@ -27,7 +27,8 @@ const CLIENTS: usize = 6;
 /// Of how many requests one is an order.
 const ORDERS: usize = 8;
 
-type Headers = Vec<(&'static str, String)>;
+/// What makes a request a customer's.
+pub type Headers = Vec<(&'static str, String)>;
 
 /// Clients at work, and what they came to.
 pub struct Load {
@@ -56,14 +57,14 @@ pub struct Outcome {
 
 impl Load {
     /// Of clients that read these products, and with the headers of a customer order them.
-    pub fn start(address: SocketAddr, products: &[String], customer: Option<Headers>) -> Self {
+    pub fn start(address: SocketAddr, products: &[String], customer: Option<&Headers>) -> Self {
         let counts = Arc::<Counts>::default();
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
             let client = Client {
                 address,
                 products: products.to_vec(),
-                customer: customer.clone(),
+                customer: customer.cloned(),
                 counts: Arc::clone(&counts),
             };
             clients.spawn(client.run());
