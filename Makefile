@@ -1,6 +1,7 @@
 # Everything a person or CI runs here. Longer logic stands in deploy/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast chaos drain check lint deny docs alerts workflows sql sql-check proto migration bench load chart setup build
+.PHONY: help run test test-fast chaos drain check lint deny docs alerts workflows sql sql-check proto migration
+.PHONY: bench overload load chart image up down setup build
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STACK = $(BIN)/devstack exec --
 
@@ -63,13 +64,25 @@ migration: ## Create a migration: make migration name=create_notes
 bench: setup ## Compare the whole stack with bare servers, side by side
 	@deploy/bench.sh
 
-load: setup ## Ask the service for up to ten times what it can do, with and without admission
+overload: setup ## Ask the service for up to ten times what it can do, with and without admission
 	cargo bench --package api --bench stack -- overload
 
 chart: build ## Render the Helm chart for every set of values and check it, with no cluster
 	@helm/check.sh
 
-setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer and Envoy
+load: setup ## Load tests with k6: make load SCENARIO=steady, or spike, soak, stampede, loss
+	@deploy/load.sh '$(SCENARIO)'
+
+image: ## Build the image holdfast:dev with Docker
+	DOCKER_BUILDKIT=1 docker build --file deploy/Dockerfile --tag holdfast:dev --build-arg REVISION=$$(git rev-parse HEAD) .
+
+up: ## Start all with Docker Compose: make up, or make up PROFILES=observe,grpc
+	COMPOSE_PROFILES='$(PROFILES)' TRACES_SAMPLED=$(if $(findstring observe,$(PROFILES)),1,0) docker compose up --build --detach --wait
+
+down: ## Stop what `make up` started, and forget its data
+	docker compose --profile '*' down --volumes
+
+setup: ## Install Postgres and Redis where they are missing, and the tests' PgBouncer, Envoy and HAProxy
 	@deploy/setup.sh
 
 # With one test among the targets cargo chooses the features that tests need, and `make test` compiles no crate again.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the servers that devstack runs, where this machine lacks them: Postgres 15 to 18 and Redis or Valkey.
 # `make setup` calls it. Silent when nothing is missing; it never starts a server or creates a cluster.
-# Only some tests need a PgBouncer or an Envoy, so a machine that cannot have one is told so and set up all the same.
+# Only some tests need a PgBouncer, an Envoy or a HAProxy, so a machine that cannot have one is told so and set up all the same.
 set -eu
 
 # Debian, the PostgreSQL project's own packages and Homebrew keep the servers off PATH.
@@ -23,6 +23,10 @@ has_postgres() {
 has_redis() {
     [ -n "${HOLDFAST_DEVSTACK_REDIS_SERVER:-}" ] || command -v redis-server >/dev/null || command -v valkey-server >/dev/null ||
         [ -x /opt/homebrew/bin/redis-server ] || [ -x /usr/local/bin/redis-server ]
+}
+
+has_haproxy() {
+    command -v haproxy >/dev/null
 }
 
 missing() {
@@ -62,17 +66,20 @@ install_with_apt() {
     # The word splitting of the package list is meant.
     # shellcheck disable=SC2086
     $apt install -y --no-install-recommends $1 </dev/null >/dev/null
-    # Debian enables the unit, which would start Redis at the next boot.
+    # Debian enables the units, which would start the servers at the next boot.
     case "$1" in *redis*) $sudo systemctl disable --quiet redis-server 2>/dev/null || true ;; esac
+    case "$1" in *haproxy*) $sudo systemctl disable --quiet haproxy 2>/dev/null || true ;; esac
 }
 
 finish() {
+    has_haproxy || echo "setup: without HAProxy (please install it), the tests behind a balancer will fail" >&2
     "$(dirname "$0")/pgbouncer.sh" || echo "setup: without PgBouncer, the tests behind a pooler will fail" >&2
     "$(dirname "$0")/envoy.sh" || echo "setup: without Envoy, the test through a balancer will fail" >&2
     exit 0
 }
 
 packages=$(missing postgresql redis-server)
+if command -v apt-get >/dev/null && ! has_haproxy; then packages="$packages haproxy"; fi
 [ -n "$packages" ] || finish
 
 if command -v apt-get >/dev/null; then

@@ -10,4 +10,5 @@ if [[ ! -s $PGDATA/PG_VERSION ]]; then
 fi
 # The image leaves the folder open to all, which Postgres refuses.
 chmod 0700 "$PGDATA"
-exec postgres -c hot_standby=on -c hot_standby_feedback=on -c max_connections=200
+exec postgres -c hot_standby=on -c hot_standby_feedback=on -c max_connections=200 \
+    -c recovery_min_apply_delay="$APPLY_DELAY"

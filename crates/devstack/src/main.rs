@@ -2,12 +2,15 @@
 
 mod command;
 
-use std::process::ExitCode;
+use std::{future::Future, net::SocketAddr, process::ExitCode, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use devstack::{STATE_FILE_VARIABLE, Stack};
-use tokio::signal::unix::{SignalKind, signal};
+use devstack::{STATE_FILE_VARIABLE, Stack, Upstream};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 const FAULTS: &str = "\
 Faults over HTTP, at the control address that `up` prints; SERVER is primary, standby, redis or upstream:
@@ -42,13 +45,20 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// The upstream sandbox alone, until Ctrl-C or SIGTERM.
+    Sandbox {
+        /// Where it listens.
+        #[arg(default_value = "127.0.0.1:8090")]
+        listen: SocketAddr,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Up => up().await,
+        Command::Up => until_told(stay()).await,
         Command::Exec { command } => command::run(&command).await,
+        Command::Sandbox { listen } => until_told(sandbox(listen)).await,
     };
     result.unwrap_or_else(|error| {
         eprintln!("devstack: {error:#}");
@@ -56,14 +66,14 @@ async fn main() -> ExitCode {
     })
 }
 
-async fn up() -> Result<ExitCode> {
+async fn until_told(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     // Before anything slow, so that a Ctrl-C during the start stops it in order, too.
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
     tokio::select! {
-        result = stay() => result,
+        result = work => result,
         _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
     }
@@ -81,4 +91,15 @@ async fn stay() -> Result<ExitCode> {
     );
     println!("# {STATE_FILE_VARIABLE} lets tests use this stack. Ctrl-C stops it.");
     std::future::pending().await
+}
+
+async fn sandbox(listen: SocketAddr) -> Result<ExitCode> {
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.with_context(|| format!("listen on {listen}"))?;
+    println!(
+        "The upstream sandbox is at http://{}.",
+        listener.local_addr()?
+    );
+    Arc::new(Upstream::default()).serve(listener).await?;
+    Ok(ExitCode::SUCCESS)
 }

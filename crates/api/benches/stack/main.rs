@@ -5,7 +5,7 @@
 //! within a round. The naive contenders are controls that anyone can rerun.
 //!
 //! `cargo bench -p api --bench stack -- replicas` runs only that part, `-- jobs` only that, `-- live` measures the live feed, and
-//! `-- overload` (`make load`) what happens when more is asked than can be done.
+//! `-- overload` (`make overload`) what happens when more is asked than can be done.
 
 mod awake;
 mod bare;

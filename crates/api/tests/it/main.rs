@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test has nothing better to do")]
 
 mod alerts;
+mod balancer;
 mod cache;
 mod collector;
 mod config;

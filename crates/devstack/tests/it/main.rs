@@ -6,6 +6,7 @@ mod endings;
 mod faults;
 mod http;
 mod pgbouncer;
+mod sandbox;
 mod servers;
 mod standbys;
 

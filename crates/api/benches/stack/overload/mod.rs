@@ -1,4 +1,4 @@
-//! What happens when more is asked than can be done: `make load`. Requests arrive at multiples of the peak that the same process
+//! What happens when more is asked than can be done: `make overload`. Requests arrive at multiples of the peak that the same process
 //! reached in the same run; four tenths of the peak are critical throughout, and all that comes on top is sheddable. The
 //! control is the same service with `admission.enabled = false`: if that does not collapse, the load is none.
 

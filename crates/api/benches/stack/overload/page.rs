@@ -17,7 +17,7 @@ pub(super) fn write(measured: &Overload) -> anyhow::Result<()> {
     let mut page = String::new();
     writeln!(
         page,
-        "Measured by `make load`: the service on core 0 reads pages of 50 products from Postgres and compresses them; an open loop on\n\
+        "Measured by `make overload`: the service on core 0 reads pages of 50 products from Postgres and compresses them; an open loop on\n\
          core 1, which Postgres shares, sends requests at fixed times, each timed from the moment it was due, and good within {SLO:?}.\n\
          Load and goodput are multiples of the peak, measured before and after each load ({:.0} pages/s at first). Requests worth 0.4\n\
          of the peak are critical throughout, the rest is sheddable. The ceiling is arithmetic: 1 − (load − 1) · refusal ÷ page. The\n\

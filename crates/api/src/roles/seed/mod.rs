@@ -49,6 +49,11 @@ pub async fn run(args: &Args, loaded: &Loaded<Settings>) -> anyhow::Result<ExitC
     let mut connection = PgConnection::connect(url)
         .await
         .context("cannot connect to the primary")?;
+    // Behind a pooler the role has the limits of requests, and many rows take longer.
+    sqlx::query("set statement_timeout = 0")
+        .execute(&mut connection)
+        .await
+        .context("cannot lift the limit of statements")?;
     let added = products(&mut connection, args.products)
         .await
         .context("cannot fill the catalogue")?;

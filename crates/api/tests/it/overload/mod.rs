@@ -1,5 +1,5 @@
 //! More than the service can do, and clients who do not wait: what matters is done, the rest is refused at once, and nobody works
-//! for a client who has gone. `make load` shows the same with figures.
+//! for a client who has gone. `make overload` shows the same with figures.
 
 mod brownout;
 #[expect(dead_code, reason = "shared with the bench, which uses all of it")]
