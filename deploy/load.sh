@@ -77,7 +77,7 @@ elif [[ ${URL:-} ]]; then
     run_k6
 else
     cargo build --quiet --workspace --bins
-    cargo build --quiet --release --package api --bin holdfast
+    cargo build --quiet --release --package api --bin holdfast --no-default-features
     ROW=$target/load.row
     export ROW
     rm -f "$ROW"
